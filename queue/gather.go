@@ -1,0 +1,307 @@
+package queue
+
+// Choosing the messages of a batch: first those that came back, lowest id first, then new ones, by walking the log from
+// the cursor. The newest records are in memory; for older ones a read is started outside the lock, its records are kept as
+// the queue's reach, and the line is served again when they are there. So a backlog on disk costs memory only for what is about to be
+// delivered, and the queue's lock is never held while the disk works.
+
+import (
+	"quail/queue/machine"
+	"quail/wal/record"
+)
+
+const (
+	// reachBytes is how much is read from the log at once.
+	reachBytes = 512 << 10
+	// returnedRunBytes is how much is read at once to find a message that came back: its neighbours often did too.
+	returnedRunBytes = 64 << 10
+)
+
+// reach is what was read ahead from the log.
+type reach struct {
+	from uint64 // LSN of raws[0]
+	raws [][]byte
+	byID map[uint64][]byte // messages that came back
+}
+
+// at returns the records from lsn on, or nil.
+func (r *reach) at(lsn uint64) [][]byte {
+	if lsn < r.from || lsn >= r.from+uint64(len(r.raws)) {
+		return nil
+	}
+	return r.raws[lsn-r.from:]
+}
+
+// forget drops what the cursor has passed.
+func (r *reach) forget(cursor uint64) {
+	if len(r.raws) > 0 && cursor+1 >= r.from+uint64(len(r.raws)) {
+		r.raws = nil
+	}
+	r.byID = nil
+}
+
+// gathered is a batch that could be leased.
+type gathered struct {
+	picks        []pick
+	returned     []machine.Returned
+	fresh        []machine.New
+	cursor       uint64
+	bytes        int64
+	oldestPushed int64
+	full         bool
+	hasReturned  bool
+	reading      bool // a read was started; try again when it is done
+}
+
+type pick struct {
+	raw     []byte
+	message machine.Message
+	failed  uint32
+}
+
+// limits of one batch.
+type limits struct {
+	count int
+	bytes int64
+}
+
+func (q *queue) limits(r *ConsumeRequest) limits {
+	l := limits{count: r.Count, bytes: r.Bytes}
+	if l.count < 0 {
+		l.count = int(q.option(machine.BatchCount))
+	}
+	if l.bytes < 0 {
+		l.bytes = q.option(machine.BatchBytes)
+	}
+	return l
+}
+
+// add puts one message into the batch and reports whether another may follow. A batch has always at least one message.
+func (g *gathered) add(l limits, raw []byte, failed uint32) (added bool, err error) {
+	view := record.View(raw)
+	if len(g.picks) > 0 && g.bytes+int64(len(view.Body)) > l.bytes {
+		g.full = true
+		return false, nil
+	}
+	m, err := machine.ParseMessage(view.Meta)
+	if err != nil {
+		return false, err
+	}
+	if len(g.picks) == 0 || m.PushedMillis < g.oldestPushed {
+		g.oldestPushed = m.PushedMillis
+	}
+	g.picks = append(g.picks, pick{raw: raw, message: m, failed: failed})
+	g.bytes += int64(len(view.Body))
+	if len(g.picks) >= l.count || g.bytes >= l.bytes {
+		g.full = true
+	}
+	return true, nil
+}
+
+// gather collects what w could have now. Called with mu held.
+func (q *queue) gather(now machine.Time, w *waiter) gathered {
+	l := q.limits(w.pull)
+	g := gathered{cursor: q.m.Cursor()}
+	counts := q.m.Counts()
+	if q.option(machine.MaxOpenBatches) == 1 && q.holdsBack(now) {
+		return g
+	}
+	if counts.Retrying > 0 || counts.Delayed > 0 {
+		if !q.gatherReturned(now, l, &g) || g.full {
+			return g
+		}
+	}
+	if counts.Ready > 0 {
+		q.walk(l, &g)
+	}
+	return g
+}
+
+// holdsBack: with strict order a retrying message that is not due yet holds the queue.
+func (q *queue) holdsBack(now machine.Time) bool {
+	due, ok := q.m.NextRetryWall()
+	return ok && due > now.WallMillis
+}
+
+// gatherReturned adds messages that came back and are due. It reports false if they must be read first.
+func (q *queue) gatherReturned(now machine.Time, l limits, g *gathered) bool {
+	var missing []uint64
+	for _, r := range q.m.PeekReturned(now, l.count, nil) {
+		raw := q.byID(r.ID)
+		if raw == nil {
+			missing = append(missing, r.ID)
+			continue
+		}
+		if len(missing) > 0 {
+			continue
+		}
+		added, err := g.add(l, raw, r.Failed)
+		if err != nil || !added {
+			break
+		}
+		g.returned = append(g.returned, r)
+		g.hasReturned = true
+		if g.full {
+			break
+		}
+	}
+	if len(missing) == 0 {
+		return true
+	}
+	if len(g.picks) > 0 {
+		g.full = true // what is at hand goes first; order is kept, since only lower ids are in it
+		return true
+	}
+	g.reading = true
+	q.fetchReturned(missing)
+	return false
+}
+
+func (q *queue) byID(id uint64) []byte {
+	if raw := q.reach.byID[id]; raw != nil {
+		return raw
+	}
+	if raws := q.log.Memory(id); raws != nil {
+		return raws[0]
+	}
+	if raws := q.reach.at(id); raws != nil {
+		return raws[0]
+	}
+	return nil
+}
+
+// walk adds new messages, from the cursor up to what is durable.
+func (q *queue) walk(l limits, g *gathered) {
+	at, durable := max(g.cursor, q.walked)+1, q.log.Durable()
+	for at <= durable {
+		raws := q.log.Memory(at)
+		if raws == nil {
+			raws = q.reach.at(at)
+		}
+		if raws == nil {
+			if len(g.picks) == 0 {
+				g.reading = true
+				q.fetchAhead(at)
+			} else {
+				g.full = true // what is at hand goes now; the next pull reads on
+			}
+			return
+		}
+		for _, raw := range raws {
+			if at > durable {
+				return
+			}
+			if machine.Kind(raw[2]) == machine.KindMessage {
+				if !q.take(l, g, at, raw) {
+					return
+				}
+			}
+			if len(g.fresh) == 0 {
+				q.walked = at
+			} else {
+				g.cursor = at
+			}
+			at++
+			if g.full {
+				return
+			}
+		}
+	}
+}
+
+// take adds the new message at id if it may be delivered by the walk. It reports false if the batch is full without it.
+func (q *queue) take(l limits, g *gathered, id uint64, raw []byte) bool {
+	if q.m.Removed(id) {
+		return true
+	}
+	view := record.View(raw)
+	if machine.IsDelayed(view.Flags, view.Meta) {
+		return true // it comes through the machine's heap when it is due
+	}
+	added, err := g.add(l, raw, 0)
+	if err != nil || !added {
+		return false
+	}
+	g.fresh = append(g.fresh, machine.New{ID: id, SizeBytes: uint32(len(view.Body))})
+	g.cursor = id
+	return true
+}
+
+// fetchAhead reads records from lsn on in the background.
+func (q *queue) fetchAhead(lsn uint64) {
+	q.fetch(func() (reach, error) {
+		raws, err := q.log.Read(lsn, reachBytes, nil)
+		return reach{from: lsn, raws: raws}, err
+	})
+}
+
+// fetchReturned reads these messages, in rising order, in the background.
+func (q *queue) fetchReturned(ids []uint64) {
+	q.fetch(func() (reach, error) {
+		found := make(map[uint64][]byte, len(ids))
+		total := 0
+		for i := 0; i < len(ids) && total < reachBytes; {
+			raws, err := q.log.Read(ids[i], returnedRunBytes, nil)
+			if err != nil {
+				return reach{}, err
+			}
+			last := ids[i] + uint64(len(raws))
+			first := ids[i]
+			for i < len(ids) && (ids[i] < last || ids[i] == first) {
+				if ids[i] < last {
+					raw := raws[ids[i]-first]
+					found[ids[i]] = raw
+					total += len(raw)
+				}
+				i++
+			}
+		}
+		return reach{byID: found}, nil
+	})
+}
+
+// fetch runs one read at a time and serves the line when it is done. Called with mu held.
+func (q *queue) fetch(read func() (reach, error)) {
+	if q.fetching {
+		return
+	}
+	q.fetching = true
+	go func() {
+		r, err := read()
+		q.mu.Lock()
+		q.fetching = false
+		if err == nil {
+			if r.byID == nil {
+				r.byID = q.reach.byID
+			} else {
+				r.from, r.raws = q.reach.from, q.reach.raws
+			}
+			q.reach = r
+		}
+		q.mu.Unlock()
+		q.serve() // after an error it answers with the log's failure
+	}()
+}
+
+// lease makes a batch of what was gathered and returns the answer that delivers it.
+func (q *queue) lease(now machine.Time, w *waiter, g *gathered) func() {
+	id, err := q.store.NextID()
+	if err != nil {
+		return w.refuse(walError(err), q.last)
+	}
+	lease := w.pull.LeaseMillis
+	if lease < 0 {
+		lease = q.option(machine.Lease)
+	}
+	q.commit(q.m.DecideLease(now, machine.LeaseRequest{Batch: id, LeaseMillis: lease, Returned: g.returned, New: g.fresh, Cursor: g.cursor}))
+	b := &Batch{ID: id, DeadlineUnixMillis: now.WallMillis + lease, Messages: make([]Message, 0, len(g.picks))}
+	for i := range g.picks {
+		p := &g.picks[i]
+		view := record.View(p.raw)
+		b.Messages = append(b.Messages, Message{ID: view.LSN, Body: view.Body, Attempt: p.failed + 1,
+			PushedMillis: p.message.PushedMillis, Headers: p.message.Headers})
+	}
+	q.reach.forget(q.m.Cursor())
+	after := q.locked // losing the lease record means a redelivery, which is allowed; losing the lock is not
+	return func() { w.gotBatch(b, after, nil) }
+}

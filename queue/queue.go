@@ -1,0 +1,166 @@
+package queue
+
+// One queue. Every command takes the queue's lock, decides on the machine's state, applies what changes, hands the
+// records to the journal, and lets go of the lock; only then is anything waited for. So two commands never decide on the same old
+// state, and no lock is held during IO.
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"quail/queue/machine"
+	"quail/wal"
+	"quail/wal/record"
+)
+
+type queue struct {
+	set   *Set
+	store *wal.Store
+	name  string
+	log   *wal.QueueLog
+
+	mu       sync.Mutex // guards the fields below; never held during IO
+	m        *machine.Machine
+	last     *Future // of the newest commit: what a reply decided on this state waits for
+	locked   *Future // of the newest lock grant: what a delivery waits for
+	deleted  bool
+	lastWall int64 // wall time never goes back, whatever the machine's clock does
+	line     []*waiter
+	reach    reach // messages that were read ahead from the log
+	fetching bool
+	timer    *time.Timer
+	timerAt  int64 // server clock, milliseconds; 0 when not armed
+	awaited  *Future
+	walked   uint64          // no record up to here and above the cursor can be delivered by the walk
+	recs     []record.Record // scratch for commit
+	meta     []byte          // scratch for a push
+}
+
+func newQueue(s *Set, name string, log *wal.QueueLog, m *machine.Machine) *queue {
+	return &queue{set: s, name: name, log: log, m: m}
+}
+
+// now is the time for one decision. Called with mu held.
+func (q *queue) now() machine.Time {
+	q.lastWall = max(q.lastWall, time.Now().UnixMilli())
+	return machine.Time{ClockMillis: q.store.NowMillis(), WallMillis: q.lastWall}
+}
+
+// commit applies effects to the machine and hands them to the journal as one atomic group. Called with mu held.
+func (q *queue) commit(effects ...machine.Effect) *Future {
+	recs := q.recs[:0]
+	for _, e := range effects {
+		recs = append(recs, q.apply(e, nil))
+	}
+	return q.hand(recs)
+}
+
+// apply makes one record of e, with a body if it is a message. A decision that the machine cannot apply is a mistake in
+// the program: going on would write a log that cannot be replayed, so the process stops while the log is still right.
+func (q *queue) apply(e machine.Effect, body []byte) record.Record {
+	lsn := q.m.LastLSN() + 1
+	if err := q.m.Apply(lsn, e.Kind, e.Flags, e.Meta, len(body)); err != nil {
+		panic(fmt.Sprintf("queue %q cannot apply its own decision (kind %d, record %d): %v", q.name, e.Kind, lsn, err))
+	}
+	return record.Record{LSN: lsn, Incarnation: q.log.Incarnation(), Kind: record.Kind(e.Kind), Flags: e.Flags, Meta: e.Meta, Body: body}
+}
+
+// hand gives applied records to the journal. Called with mu held.
+func (q *queue) hand(recs []record.Record) *Future {
+	q.last = q.store.Commit(q.log, recs)
+	clear(recs) // bodies and metas are copied by now; do not keep them alive
+	q.recs = recs[:0]
+	if len(q.line) > 0 {
+		q.await(q.last)
+	}
+	return q.last
+}
+
+// await has the waiters served when f is done. Called with mu held.
+func (q *queue) await(f *Future) {
+	if f.Done() || q.awaited == f {
+		return
+	}
+	q.awaited = f
+	f.Notify(q)
+}
+
+// Durable implements wal.Waiter: records became durable that somebody waits for.
+func (q *queue) Durable() { q.serve() }
+
+// refusal is why this queue cannot be used, or nil. Called with mu held.
+func (q *queue) refusal() error {
+	if q.deleted {
+		if err := q.set.usable(); err != nil {
+			return err
+		}
+		return noQueue([]byte(q.name))
+	}
+	if err := q.log.Err(); err != nil {
+		return refuse("WALERR", "queue %q is stopped, its log failed: %v; the other queues work; restart the server when the disk is well", q.name, err)
+	}
+	return nil
+}
+
+// option is the queue's own value or the server's default.
+func (q *queue) option(o machine.Option) int64 { return q.m.Options().Get(o, q.set.cfg.Defaults()) }
+
+func (q *queue) retryPolicy() machine.RetryPolicy {
+	return machine.RetryPolicy{
+		DelayMillis:    q.option(machine.RetryDelay),
+		Backoff:        q.option(machine.RetryBackoff),
+		DelayMaxMillis: q.option(machine.RetryDelayMax),
+		AttemptsMax:    q.option(machine.MaxAttempts),
+	}
+}
+
+// tick records what has expired. It comes first in every command, so that no decision rests on a lease or a lock that is
+// over. Called with mu held.
+func (q *queue) tick(now machine.Time) {
+	if e, changed := q.m.DecideExpire(now, q.retryPolicy()); changed {
+		q.commit(e)
+	}
+	lock, held := q.m.Lock()
+	if held && now.ClockMillis >= lock.DeadlineMillis && !q.holderWaits(lock.Consumer) {
+		q.endTenure(now, true)
+	}
+}
+
+// enter locks the queue for one command and brings its state up to now. The caller unlocks.
+func (q *queue) enter() (machine.Time, error) {
+	q.mu.Lock()
+	if err := q.refusal(); err != nil {
+		return machine.Time{}, err
+	}
+	now := q.now()
+	q.tick(now)
+	return now, nil
+}
+
+// leave serves the line if the command changed something for it, unlocks, and then runs the answers.
+func (q *queue) leave() {
+	var done answers
+	if len(q.line) > 0 && !q.deleted {
+		done = q.serveLine(q.now())
+	}
+	q.mu.Unlock()
+	done.run()
+}
+
+// serve is leave for those who come from outside: a timer, the committer, a finished read.
+func (q *queue) serve() {
+	q.mu.Lock()
+	if q.deleted {
+		q.mu.Unlock()
+		return
+	}
+	if err := q.refusal(); err != nil {
+		done := q.emptyLine(err.(*Error))
+		q.mu.Unlock()
+		done.run()
+		return
+	}
+	q.tick(q.now())
+	q.leave()
+}

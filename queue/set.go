@@ -1,0 +1,493 @@
+// Package queue makes queues out of a state machine and a log: it decides commands under one lock a queue, commits what they
+// change, delivers messages up to what is durable, and keeps the line of waiting consumers.
+//
+//	set.go      the set of all queues: names, creation, deletion, recovery
+//	queue.go    one queue: its lock, machine and log, and how a change is committed
+//	produce.go  pushing
+//	consume.go  the commands of consumers: lock, pull, acknowledge
+//	line.go     consumers that wait, and how they are served
+//	gather.go   choosing the messages of a batch, from memory and from the log
+//	info.go     what QINFO tells
+//	types.go    requests and answers
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"quail/queue/machine"
+	"quail/wal"
+	"quail/wal/record"
+)
+
+const (
+	// nameBytesMax bounds a queue's name.
+	nameBytesMax = 200
+	// consumerBytesMax bounds a consumer's name; it is kept in the machine and in records.
+	consumerBytesMax = 200
+	// retryOpenDelay is how long the set waits between attempts to open its store again after a failure.
+	retryOpenDelay = time.Second
+)
+
+// Config says where the queues live and what holds for all of them. The functions are asked at each use, so a setting may
+// change while the server runs.
+type Config struct {
+	Store wal.Config
+	// Defaults holds the server's default for every queue option.
+	Defaults func() *machine.Options
+	// QueuesMax bounds the number of queues. AutoCreate: a queue is made at its first use.
+	QueuesMax  func() int
+	AutoCreate func() bool
+	// PushBytesMax bounds the bodies of one push together, in bytes.
+	PushBytesMax func() int64
+	// StoreReopened is told when the store works again after a journal failure. It may be nil.
+	StoreReopened func(Report)
+}
+
+// Report says what opening found.
+type Report struct {
+	Queues   int
+	Messages int64
+	wal.Recovery
+	Duration time.Duration
+}
+
+// Set is all queues of one server. It is safe for concurrent use.
+type Set struct {
+	cfg Config
+
+	// broken is why the store cannot be used now; commands are refused with it until the store is open again.
+	broken atomic.Pointer[Error]
+
+	mu      sync.RWMutex // guards the fields below; never held during IO
+	store   *wal.Store
+	byName  map[string]*queue
+	byLife  map[uint64]*queue // by incarnation, also those whose deletion is not durable yet
+	closing bool
+
+	stopping atomic.Bool // pulls do not wait any more
+	reopen   sync.WaitGroup
+	closed   chan struct{}
+}
+
+// Open opens the data directory and recovers all queues.
+// Errors: wal.ErrLocked, *wal.CorruptError, *seglog.CorruptError, those of the file system.
+func Open(cfg Config) (*Set, Report, error) {
+	s := &Set{cfg: cfg, closed: make(chan struct{})}
+	report, err := s.openStore(0)
+	if err != nil {
+		return nil, report, err
+	}
+	return s, report, nil
+}
+
+// openStore opens the store and replaces all queues by what it recovers.
+func (s *Set) openStore(resumeAfter uint64) (Report, error) {
+	began := time.Now()
+	r := &recovery{set: s, byName: map[string]*queue{}, byLife: map[uint64]*queue{}}
+	cfg := s.cfg.Store
+	report := cfg.Events.JournalFailed
+	cfg.Events.JournalFailed = func(err error) {
+		s.journalFailed(err)
+		if report != nil {
+			report(err)
+		}
+	}
+	failed := cfg.Events.LogFailed
+	cfg.Events.LogFailed = func(incarnation uint64, err error) {
+		s.logFailed(incarnation)
+		if failed != nil {
+			failed(incarnation, err)
+		}
+	}
+	s.mu.Lock()
+	s.byName, s.byLife = r.byName, r.byLife
+	s.mu.Unlock()
+	store, found, err := wal.Open(cfg, s, r, resumeAfter)
+	if err != nil {
+		return Report{Recovery: found}, err
+	}
+	s.mu.Lock()
+	s.store = store
+	out := Report{Queues: len(r.byName), Recovery: found}
+	for _, q := range r.byLife {
+		q.store = store
+		out.Messages += q.m.Counts().Total()
+	}
+	s.mu.Unlock()
+	out.Duration = time.Since(began)
+	return out, nil
+}
+
+// recovery rebuilds the queues while the store opens. One goroutine uses it; Set.mu is not needed before the store is open,
+// but the maps are shared with the Set, which serves nobody yet.
+type recovery struct {
+	set    *Set
+	byName map[string]*queue
+	byLife map[uint64]*queue
+}
+
+func (r *recovery) Load(log *wal.QueueLog, lsn uint64, state []byte) error {
+	m, err := machine.Restore(state)
+	if err != nil {
+		return err
+	}
+	if m.LastLSN() != lsn {
+		return fmt.Errorf("the state is after record %d, the checkpoint says %d", m.LastLSN(), lsn)
+	}
+	q := newQueue(r.set, m.Name(), log, m)
+	r.byLife[log.Incarnation()] = q
+	r.byName[q.name] = q
+	return nil
+}
+
+func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
+	q := r.byLife[log.Incarnation()]
+	if q == nil {
+		q = newQueue(r.set, "", log, machine.New())
+		r.byLife[log.Incarnation()] = q
+	}
+	if err := q.m.Apply(rec.LSN, machine.Kind(rec.Kind), rec.Flags, rec.Meta, len(rec.Body)); err != nil {
+		return fmt.Errorf("replay record %d of incarnation %d: %w", rec.LSN, rec.Incarnation, err)
+	}
+	switch machine.Kind(rec.Kind) {
+	case machine.KindCreate:
+		q.name = q.m.Name()
+		r.byName[q.name] = q
+	case machine.KindDelete:
+		if r.byName[q.name] == q {
+			delete(r.byName, q.name)
+		}
+		delete(r.byLife, log.Incarnation())
+		log.Delete()
+	}
+	return nil
+}
+
+// Snapshot serves the store's checkpoints; see wal.Source.
+func (s *Set) Snapshot(incarnation uint64) (wal.Snapshot, bool) {
+	s.mu.RLock()
+	q := s.byLife[incarnation]
+	s.mu.RUnlock()
+	if q == nil {
+		return wal.Snapshot{}, false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.deleted {
+		return wal.Snapshot{After: q.last}, false
+	}
+	return wal.Snapshot{LSN: q.m.LastLSN(), First: q.m.FirstNeeded(), State: q.m.Snapshot(nil), After: q.last}, true
+}
+
+// find returns the queue or nil. The lookup does not allocate.
+func (s *Set) find(name []byte) *queue {
+	s.mu.RLock()
+	q := s.byName[string(name)]
+	s.mu.RUnlock()
+	return q
+}
+
+// need returns the queue or the refusal that there is none.
+func (s *Set) need(name []byte) (*queue, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if q := s.find(name); q != nil {
+		return q, nil
+	}
+	return nil, noQueue(name)
+}
+
+func noQueue(name []byte) *Error {
+	return refuse("NOQUEUE", "queue %q does not exist; make it with QCREATE or push to it", clip(name))
+}
+
+// usable is nil unless the store has failed and is not open again yet.
+func (s *Set) usable() error {
+	if err := s.broken.Load(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// make returns the queue, and makes it with the default options if it is missing.
+func (s *Set) make(name []byte) (*queue, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if q := s.find(name); q != nil {
+		return q, nil
+	}
+	if err := ValidName(name); err != nil {
+		return nil, err
+	}
+	if !s.cfg.AutoCreate() {
+		return nil, refuse("NOQUEUE", "queue %q does not exist and auto-create is off; make it with QCREATE", clip(name))
+	}
+	q, _, err := s.create(name, machine.Options{})
+	return q, err
+}
+
+// create makes the queue if there is none of that name and reports whether it did.
+func (s *Set) create(name []byte, o machine.Options) (*queue, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q := s.byName[string(name)]; q != nil {
+		return q, false, nil
+	}
+	if most := s.cfg.QueuesMax(); len(s.byName) >= most {
+		return nil, false, refuse("QFULL", "there are %d queues, as many as max-queues allows; delete some with QDEL or raise max-queues", most)
+	}
+	incarnation, err := s.store.NextID()
+	if err != nil {
+		return nil, false, walError(err)
+	}
+	q := newQueue(s, string(name), s.store.NewLog(incarnation), machine.New())
+	q.store = s.store
+	s.byName[q.name] = q
+	s.byLife[incarnation] = q
+	q.mu.Lock() // nobody else knows the queue yet; the store's checkpoints do
+	defer q.mu.Unlock()
+	q.commit(machine.CreateMeta(q.name, o, q.now().WallMillis))
+	return q, true, nil
+}
+
+// Create makes a queue with these options. If it is there with the same ones, that is no error.
+// Errors: EXISTS, QFULL, ERR, WALERR.
+func (s *Set) Create(name []byte, o machine.Options) (*Future, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if err := ValidName(name); err != nil {
+		return nil, err
+	}
+	q, made, err := s.create(name, o)
+	if err != nil {
+		return nil, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !made && !q.m.Options().Equal(&o) {
+		return q.last, refuse("EXISTS", "queue %q exists with other options; see QINFO, or delete it with QDEL first", clip(name))
+	}
+	return q.last, nil
+}
+
+// Delete removes a queue with all its messages. Consumers that wait on it get NOQUEUE.
+func (s *Set) Delete(name []byte) (existed bool, after *Future, err error) {
+	if err := s.usable(); err != nil {
+		return false, nil, err
+	}
+	s.mu.Lock()
+	q := s.byName[string(name)]
+	if q == nil {
+		s.mu.Unlock()
+		return false, nil, nil
+	}
+	delete(s.byName, string(name))
+	q.mu.Lock()
+	after = q.commit(machine.Effect{Kind: machine.KindDelete})
+	q.deleted = true
+	q.stopTimer()
+	done := q.emptyLine(noQueue(name))
+	q.mu.Unlock()
+	s.mu.Unlock()
+	after.Notify(&deletion{set: s, q: q, after: after})
+	done.run()
+	return true, after, nil
+}
+
+// deletion lets go of a queue once its deletion is durable.
+type deletion struct {
+	set   *Set
+	q     *queue
+	after *Future
+}
+
+func (d *deletion) Durable() {
+	if d.after.Err() != nil {
+		return // the store is about to be reopened, and the queue is there again
+	}
+	d.set.mu.Lock()
+	delete(d.set.byLife, d.q.log.Incarnation())
+	d.set.mu.Unlock()
+	d.q.log.Delete()
+}
+
+// Names returns the names of all queues, sorted bytewise.
+func (s *Set) Names() []string {
+	s.mu.RLock()
+	names := make([]string, 0, len(s.byName))
+	for name := range s.byName {
+		names = append(names, name)
+	}
+	s.mu.RUnlock()
+	sort.Strings(names)
+	return names
+}
+
+// Count is the number of queues.
+func (s *Set) Count() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.byName)
+}
+
+// Exists reports whether there is a queue of that name.
+func (s *Set) Exists(name []byte) bool { return s.find(name) != nil }
+
+// Checkpoint saves all states now, so that the next start has little to replay. It waits for the disk.
+func (s *Set) Checkpoint() error {
+	s.mu.RLock()
+	store := s.store
+	s.mu.RUnlock()
+	return store.Checkpoint()
+}
+
+// WakeAll answers null to all waiting pulls and lets no later one wait: the first step of a graceful stop.
+func (s *Set) WakeAll() {
+	s.stopping.Store(true)
+	s.mu.RLock()
+	all := make([]*queue, 0, len(s.byName))
+	for _, q := range s.byName {
+		all = append(all, q)
+	}
+	s.mu.RUnlock()
+	for _, q := range all {
+		q.mu.Lock()
+		done := q.emptyLine(nil)
+		q.mu.Unlock()
+		done.run()
+	}
+}
+
+// Close takes a checkpoint and closes the store. Commands must have ended.
+func (s *Set) Close() error {
+	s.WakeAll()
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return errors.New("the queues are closed already")
+	}
+	s.closing = true
+	close(s.closed)
+	s.mu.Unlock()
+	s.reopen.Wait()
+	if s.broken.Load() != nil {
+		return nil // the store was abandoned; what is durable is in the journal
+	}
+	s.broken.Store(refuse("WALERR", "the server is shutting down; retry with another connection"))
+	return s.store.Close()
+}
+
+// logFailed wakes the queue's waiters, so that they hear of it.
+func (s *Set) logFailed(incarnation uint64) {
+	go func() {
+		s.mu.RLock()
+		q := s.byLife[incarnation]
+		s.mu.RUnlock()
+		if q != nil {
+			q.serve()
+		}
+	}()
+}
+
+// journalFailed runs on the committer's goroutine, before the failed commits hear of it. All states may hold changes that
+// are not durable, so all are discarded and rebuilt from what is.
+func (s *Set) journalFailed(err error) {
+	s.broken.Store(walError(err))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return
+	}
+	s.reopen.Add(1)
+	go s.reopenStore()
+}
+
+func (s *Set) reopenStore() {
+	defer s.reopen.Done()
+	s.mu.Lock()
+	old, queues := s.store, s.byLife
+	s.mu.Unlock()
+	for old == nil { // the journal failed while the set was still opening
+		return
+	}
+	for _, q := range queues {
+		q.mu.Lock()
+		q.deleted = true // whoever still holds the pointer is refused
+		q.stopTimer()
+		done := q.emptyLine(s.broken.Load())
+		q.mu.Unlock()
+		done.run()
+	}
+	old.Abandon()
+	for resume := old.DurableGroup(); ; {
+		report, err := s.openStore(resume)
+		if err == nil {
+			s.broken.Store(nil)
+			if s.cfg.StoreReopened != nil {
+				s.cfg.StoreReopened(report)
+			}
+			return
+		}
+		s.broken.Store(walError(err))
+		select {
+		case <-s.closed:
+			return
+		case <-time.After(retryOpenDelay):
+		}
+	}
+}
+
+// ValidName reports why name cannot be a queue's: it must be 1 to 200 bytes of UTF-8 without control characters or spaces.
+func ValidName(name []byte) error {
+	if len(name) == 0 || len(name) > nameBytesMax {
+		return refuse("ERR", "queue name has %d bytes; 1 to %d are allowed", len(name), nameBytesMax)
+	}
+	if !utf8.Valid(name) {
+		return refuse("ERR", "queue name %q is not UTF-8; choose another", clip(name))
+	}
+	for _, c := range string(name) {
+		if isSpaceOrControl(c) {
+			return refuse("ERR", "queue name %q has a control character or space; choose another", clip(name))
+		}
+	}
+	return nil
+}
+
+func validConsumer(name []byte) error {
+	if len(name) == 0 || len(name) > consumerBytesMax {
+		return refuse("ERR", "consumer name has %d bytes; 1 to %d are allowed", len(name), consumerBytesMax)
+	}
+	return nil
+}
+
+// isSpaceOrControl covers Unicode's spaces and both blocks of control characters, and the line separators.
+func isSpaceOrControl(c rune) bool {
+	switch {
+	case c <= ' ', c >= 0x7f && c <= 0xa0, c == 0x1680, c >= 0x2000 && c <= 0x200f, c >= 0x2028 && c <= 0x202f, c == 0x205f,
+		c == 0x3000, c == 0xfeff:
+		return true
+	}
+	return false
+}
+
+// clip bounds what of a client's text is repeated in an error.
+func clip(text []byte) string {
+	const most = 64
+	if len(text) > most {
+		return string(text[:most]) + "…"
+	}
+	return string(text)
+}
+
+func walError(err error) *Error {
+	return refuse("WALERR", "the log failed, the outcome is unknown: %v; retry with DEDUP once the disk is well", err)
+}

@@ -1,0 +1,123 @@
+package wal
+
+// Records set aside. A queue whose log failed cannot take its records over from the journal. So that one broken queue does
+// not keep the journal from being reused, a checkpoint copies what that queue still needs into a file of its own.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"quail/wal/record"
+)
+
+func (s *Store) asidePath(incarnation uint64) string {
+	return filepath.Join(s.points.dir, fmt.Sprintf("%016x.aside", incarnation))
+}
+
+func (s *Store) removeAside(incarnation uint64) {
+	s.cfg.FS.Remove(s.asidePath(incarnation)) // usually there is none; one left over is ignored by the next start
+}
+
+// setAside makes the records after logLast up to lsn durable outside the queue's log. At most WriteBehindBytes of them:
+// past it the checkpoint fails and the journal keeps them, until pushes to all queues wait.
+func (s *Store) setAside(q *QueueLog, logLast, lsn uint64) error {
+	found := map[uint64][]byte{}
+	keep := func(raw []byte) error {
+		r := record.View(raw)
+		if r.Incarnation == q.incarnation && r.LSN > logLast && r.LSN <= lsn {
+			found[r.LSN] = raw
+		}
+		return nil
+	}
+	if data, err := readAll(s.cfg.FS, s.asidePath(q.incarnation)); err == nil {
+		if err := eachRecord(s.asidePath(q.incarnation), data, keep); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := s.eachJournalRecord(keep); err != nil {
+		return err
+	}
+	for _, raw := range q.Memory(max(logLast+1, q.firstInMemory())) {
+		if err := keep(raw); err != nil {
+			return err
+		}
+	}
+	var data []byte
+	for at := logLast + 1; at <= lsn; at++ {
+		raw, ok := found[at]
+		if !ok {
+			return fmt.Errorf("record %d is neither in the log nor in the journal", at)
+		}
+		if int64(len(data)+len(raw)) > s.cfg.WriteBehindBytes {
+			return fmt.Errorf("more than %d bytes would have to be set aside", s.cfg.WriteBehindBytes)
+		}
+		data = append(data, raw...)
+	}
+	return writeFileDurably(s.cfg.FS, s.asidePath(q.incarnation), data)
+}
+
+func (q *QueueLog) firstInMemory() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.tailLSN
+}
+
+// eachJournalRecord reads the ring's files as they are now, up to the last durable group.
+func (s *Store) eachJournalRecord(f func(raw []byte) error) error {
+	s.journal.filesMu.Lock()
+	files := append([]journalFile(nil), s.journal.files...)
+	s.journal.filesMu.Unlock()
+	durable := s.journal.durable.Load()
+	for _, file := range files {
+		data, err := readAll(s.cfg.FS, file.path)
+		if err != nil {
+			return err
+		}
+		for pos, number := int64(blockBytes), file.firstGroup; number <= durable && pos < int64(len(data)); number++ {
+			g, err := parseGroup(data[pos:], s.id)
+			if err != nil || g.number != number {
+				break
+			}
+			if err := g.each(f); err != nil {
+				return err
+			}
+			pos += g.span
+		}
+	}
+	return nil
+}
+
+// eachRecord checks and visits the records of a file that holds nothing else.
+func eachRecord(path string, data []byte, f func(raw []byte) error) error {
+	for pos := 0; pos < len(data); {
+		_, n, err := record.Decode(data[pos:])
+		if err != nil {
+			return &CorruptError{File: path, Offset: int64(pos), Reason: err.Error()}
+		}
+		if err := f(data[pos : pos+n : pos+n]); err != nil {
+			return err
+		}
+		pos += n
+	}
+	return nil
+}
+
+// loadAside gives q the records between its log's end and its checkpointed state.
+func (s *Store) loadAside(q *QueueLog, lsn uint64) error {
+	path := s.asidePath(q.incarnation)
+	data, err := readAll(s.cfg.FS, path)
+	if err != nil {
+		return err
+	}
+	if err := eachRecord(path, data, q.restore); err != nil {
+		return err
+	}
+	if q.last != lsn {
+		return &CorruptError{File: path, Offset: int64(len(data)), Reason: fmt.Sprintf("records up to %d are needed, the last is %d", lsn, q.last)}
+	}
+	return nil
+}

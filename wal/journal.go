@@ -1,0 +1,536 @@
+package wal
+
+// The commit journal: the one place where durability is paid for. Commits of all queues gather in a group while the
+// group before it is being written and synced; then they go to the disk in one write and one fdatasync. So a thousand
+// connections, or a pipeline of a thousand pushes, or a thousand queues share a sync.
+//
+// Files are preallocated, zeroed and recycled, so that a sync has no metadata to commit. group.go draws their bytes,
+// recover.go reads them back.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"quail/wal/record"
+	"quail/wal/vfs"
+)
+
+const (
+	// chunkBytes is the size of the buffers that small records are encoded into. A record that the queue log has not
+	// taken over yet keeps its chunk alive, so larger chunks would pin more memory for a slow queue.
+	chunkBytes = 64 << 10
+	// largeBytes is where a commit gets a buffer of its own, encoded before the journal is locked.
+	largeBytes = 8 << 10
+	// scratchBytesMax is how much of the write buffer is kept from one group to the next.
+	scratchBytesMax = 4 << 20
+	// endMarkDelay is how long the journal waits for the next group before it writes an empty one behind the last.
+	endMarkDelay = 2 * time.Millisecond
+)
+
+// errClosed is what a commit gets after Close.
+var errClosed = errors.New("the journal is closed")
+
+type journalConfig struct {
+	fs        vfs.FS
+	dir       string
+	id        storeID
+	fileBytes int64
+	// spareFilesMax bounds how many recycled files are kept.
+	spareFilesMax int
+	// clock is the server clock in milliseconds; every group carries it.
+	clock func() int64
+	// noSync leaves fdatasync out. It exists so that the power-cut test can show that it would notice.
+	noSync bool
+	// committed is called after each durable group, before its waiters; failed once, when the journal breaks.
+	committed func()
+	failed    func(error)
+}
+
+// journalFile is one file of the ring that holds groups.
+type journalFile struct {
+	path       string
+	bytes      int64
+	sequence   uint64
+	firstGroup uint64
+}
+
+// filling is the group that commits are added to.
+type filling struct {
+	future  *Future
+	runs    [][]byte // records in order; a run is one or more of them, contiguous in memory
+	bytes   int
+	records uint32
+	sum     groupSum
+}
+
+// journal is safe for concurrent use. One goroutine writes.
+type journal struct {
+	cfg  journalConfig
+	kick chan struct{} // there is something to write
+	done chan struct{} // the writing goroutine has ended
+
+	mu       sync.Mutex // guards the fields below; never held during IO
+	cur      *filling
+	chunk    []byte // where small records are encoded; runs and queue logs share its memory
+	runStart int    // where cur's last run begins in chunk, if runInChunk
+	inChunk  bool
+	next     uint64 // number of the next group to be taken
+	failure  error  // sticky
+	closed   bool
+
+	durable atomic.Uint64 // number of the last durable group
+	written atomic.Int64  // bytes written to the journal since it was opened
+
+	filesMu sync.Mutex // guards files and spares; never held during IO
+	files   []journalFile
+	spares  []string // prepared or recycled, all of cfg.fileBytes
+	used    atomic.Int64
+	nameSeq int
+	preps   chan struct{} // asks for a spare to be prepared
+	running sync.WaitGroup
+
+	// The rest belongs to the writing goroutine.
+	file     vfs.File
+	pos      int64
+	size     int64
+	sequence uint64
+	scratch  []byte
+}
+
+// newJournal starts the writing goroutine. end says where recovery found the end; the first group goes into a new file.
+func newJournal(cfg journalConfig, end journalEnd) *journal {
+	j := &journal{
+		cfg: cfg, kick: make(chan struct{}, 1), done: make(chan struct{}),
+		preps: make(chan struct{}, 1), cur: newFilling(), next: end.lastGroup + 1, sequence: end.lastSequence,
+		files: end.files, spares: end.spares, nameSeq: end.nameMax,
+	}
+	j.durable.Store(end.lastGroup)
+	for _, f := range j.files {
+		j.used.Add(f.bytes)
+	}
+	j.running.Go(j.prepareSpares)
+	go j.write()
+	return j
+}
+
+func newFilling() *filling { return &filling{future: NewFuture()} }
+
+// commit adds recs to the group that is filling, all or none, and appends each record's encoded bytes to raws. The bytes
+// stay valid and must not be changed. It never waits for the disk. After a failure it returns no bytes and a failed Future.
+func (j *journal) commit(recs []record.Record, raws [][]byte) ([][]byte, *Future) {
+	size := 0
+	for i := range recs {
+		size += recs[i].Size()
+	}
+	var own []byte
+	if size >= largeBytes {
+		own = make([]byte, 0, size)
+		own, raws = encode(own, recs, raws)
+	}
+	j.mu.Lock()
+	if err := j.refusal(); err != nil {
+		j.mu.Unlock()
+		f := NewFuture()
+		f.Complete(err)
+		return nil, f
+	}
+	g := j.cur
+	if own != nil {
+		g.runs = append(g.runs, own)
+		j.inChunk = false
+	} else {
+		raws = j.encodeInChunk(g, recs, raws, size)
+	}
+	for _, raw := range raws[len(raws)-len(recs):] {
+		g.sum = g.sum.add(raw)
+	}
+	wasEmpty := g.records == 0
+	g.bytes += size
+	g.records += uint32(len(recs))
+	f := g.future
+	j.mu.Unlock()
+	if wasEmpty {
+		j.wake()
+	}
+	return raws, f
+}
+
+func encode(dst []byte, recs []record.Record, raws [][]byte) ([]byte, [][]byte) {
+	for i := range recs {
+		start := len(dst)
+		dst = record.Append(dst, &recs[i])
+		raws = append(raws, dst[start:len(dst):len(dst)])
+	}
+	return dst, raws
+}
+
+// encodeInChunk is called with mu held. Encoding 100 bytes takes less time than handing a buffer over.
+func (j *journal) encodeInChunk(g *filling, recs []record.Record, raws [][]byte, size int) [][]byte {
+	if cap(j.chunk)-len(j.chunk) < size {
+		j.chunk = make([]byte, 0, chunkBytes)
+		j.inChunk = false
+	}
+	if !j.inChunk {
+		j.runStart, j.inChunk = len(j.chunk), true
+		g.runs = append(g.runs, nil)
+	}
+	j.chunk, raws = encode(j.chunk, recs, raws)
+	g.runs[len(g.runs)-1] = j.chunk[j.runStart:]
+	return raws
+}
+
+// refusal is why nothing can be committed now, or nil. Called with mu held.
+func (j *journal) refusal() error {
+	if j.failure != nil {
+		return j.failure
+	}
+	if j.closed {
+		return errClosed
+	}
+	return nil
+}
+
+func (j *journal) wake() {
+	select {
+	case j.kick <- struct{}{}:
+	default:
+	}
+}
+
+// nextGroup is a number such that every record committed before this call is in a lower group, or in that one or a later
+// one only if it was committed to the group that is filling now. A state taken after this call therefore covers all lower ones.
+func (j *journal) nextGroup() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next
+}
+
+// take hands the filled group to the writer, or nil if it is empty.
+func (j *journal) take() (g *filling, number uint64, closed bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.cur.records == 0 {
+		return nil, 0, j.closed || j.failure != nil
+	}
+	g, number = j.cur, j.next
+	j.cur = newFilling()
+	j.inChunk = false
+	j.next++
+	return g, number, false
+}
+
+// write is the committer's loop: one group, one write, one sync.
+func (j *journal) write() {
+	defer close(j.done)
+	defer j.closeFile()
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	marked := true
+	for {
+		g, number, closed := j.take()
+		switch {
+		case g != nil:
+			if !j.commitGroup(g, number) {
+				return
+			}
+			marked = false
+		case closed:
+			if !marked {
+				j.endMark()
+			}
+			return
+		case marked:
+			<-j.kick
+		default:
+			timer.Reset(endMarkDelay)
+			select {
+			case <-j.kick:
+				timer.Stop()
+			case <-timer.C:
+				if !j.endMark() {
+					return
+				}
+				marked = true
+			}
+		}
+	}
+}
+
+// commitGroup reports whether the journal may go on.
+func (j *journal) commitGroup(g *filling, number uint64) bool {
+	err := j.put(g, number, 0)
+	if err == nil && !j.cfg.noSync {
+		if err = j.file.Datasync(); err != nil {
+			err = fmt.Errorf("sync journal file %s: %w", j.file.Name(), err)
+		}
+	}
+	if err != nil {
+		j.fail(err, g)
+		return false
+	}
+	j.durable.Store(number)
+	if j.cfg.committed != nil {
+		j.cfg.committed()
+	}
+	g.future.Complete(nil)
+	return true
+}
+
+// endMark writes an empty group behind the last one and does not wait for it: if it is there after a restart, the
+// last real group was complete, and damage in it is rot, not a tear.
+func (j *journal) endMark() bool {
+	if j.file == nil || j.size-j.pos < groupSpan(0) {
+		return true // the next file's header says the same
+	}
+	j.mu.Lock()
+	if j.cur.records > 0 {
+		j.mu.Unlock()
+		return true
+	}
+	number := j.next
+	j.next++
+	j.mu.Unlock()
+	if err := j.put(newFilling(), number, flagEndMark); err != nil {
+		j.fail(err, nil)
+		return false
+	}
+	return true // durable stays: nothing has synced this group, so no later file may rely on it
+}
+
+// put writes one group where the last one ended, or at the start of the next file.
+func (j *journal) put(g *filling, number uint64, flags uint16) error {
+	span := groupSpan(g.bytes)
+	at := j.pos
+	fresh := j.file == nil || j.size-j.pos < span
+	if fresh {
+		if err := j.rotate(span); err != nil {
+			return err
+		}
+		at = 0
+	}
+	buf := j.scratch[:0]
+	if fresh {
+		buf = append(buf, make([]byte, blockBytes)...)
+		fileHeader{sequence: j.sequence, firstGroup: number, after: j.durable.Load(), clockMillis: j.cfg.clock()}.put(buf, j.cfg.id)
+	}
+	start := len(buf)
+	buf = append(buf, make([]byte, groupHeaderBytes)...)
+	h := groupHeader{number: number, clockMillis: j.cfg.clock(), bytes: uint64(g.bytes), records: g.records, flags: flags}
+	h.put(buf[start:], j.cfg.id)
+	header := start
+	for _, run := range g.runs {
+		buf = append(buf, run...)
+	}
+	end := len(buf)
+	buf = append(buf, make([]byte, int(span)-(end-start))...)
+	putEndMark(buf[end:], number, g.sum.close(buf[header:]))
+	if cap(buf) <= scratchBytesMax {
+		j.scratch = buf
+	} else {
+		j.scratch = nil
+	}
+	if n, err := j.file.WriteAt(buf, at); err != nil || n != len(buf) {
+		return fmt.Errorf("write group %d to journal file %s at %d: %d of %d bytes: %w", number, j.file.Name(), at, n, len(buf), errOrShort(err))
+	}
+	j.pos = at + int64(len(buf))
+	j.written.Add(int64(len(buf)))
+	if fresh {
+		j.filesMu.Lock()
+		j.files[len(j.files)-1].firstGroup = number
+		j.filesMu.Unlock()
+	}
+	return nil
+}
+
+func errOrShort(err error) error {
+	if err == nil {
+		return errors.New("short write")
+	}
+	return err
+}
+
+// fail makes the failure sticky: this group and all that were decided on its state are lost together. A failed sync is
+// never retried, because the kernel may have dropped the pages and would report success.
+func (j *journal) fail(err error, g *filling) {
+	j.mu.Lock()
+	j.failure = err
+	pending := j.cur
+	j.cur = newFilling()
+	j.mu.Unlock()
+	if j.cfg.failed != nil {
+		j.cfg.failed(err)
+	}
+	if g != nil {
+		g.future.Complete(err)
+	}
+	pending.future.Complete(err)
+}
+
+// rotate makes the next file current: a spare one, or a larger one made now if span does not fit.
+func (j *journal) rotate(span int64) error {
+	j.closeFile()
+	size := j.cfg.fileBytes
+	var path string
+	if need := span + blockBytes; need > size {
+		size = need
+		var err error
+		if path, err = j.prepare(size); err != nil {
+			return err
+		}
+	} else {
+		var err error
+		if path, err = j.takeSpare(); err != nil {
+			return err
+		}
+	}
+	f, err := j.cfg.fs.OpenFile(path, os.O_RDWR, 0o640)
+	if err != nil {
+		return fmt.Errorf("open journal file: %w", err)
+	}
+	j.sequence++
+	j.file, j.pos, j.size = f, 0, size
+	j.filesMu.Lock()
+	j.files = append(j.files, journalFile{path: path, bytes: size, sequence: j.sequence})
+	j.filesMu.Unlock()
+	j.used.Add(size)
+	return nil
+}
+
+func (j *journal) closeFile() {
+	if j.file != nil {
+		j.file.Close()
+		j.file = nil
+	}
+}
+
+// takeSpare makes a file on the spot only if the preparing goroutine has not kept up.
+func (j *journal) takeSpare() (string, error) {
+	defer j.askSpare()
+	j.filesMu.Lock()
+	if n := len(j.spares); n > 0 {
+		path := j.spares[n-1]
+		j.spares = j.spares[:n-1]
+		j.filesMu.Unlock()
+		return path, nil
+	}
+	j.filesMu.Unlock()
+	return j.prepare(j.cfg.fileBytes)
+}
+
+func (j *journal) askSpare() {
+	select {
+	case j.preps <- struct{}{}:
+	default:
+	}
+}
+
+// prepareSpares keeps one file ready, so that the committer does not wait for 16 MB of zeros.
+func (j *journal) prepareSpares() {
+	j.askSpare()
+	for {
+		select {
+		case <-j.done:
+			return
+		case <-j.preps:
+		}
+		j.filesMu.Lock()
+		enough := len(j.spares) > 0
+		j.filesMu.Unlock()
+		if enough {
+			continue
+		}
+		// An error here is no failure yet: the writer tries itself when it needs the file, and reports that.
+		if path, err := j.prepare(j.cfg.fileBytes); err == nil {
+			j.filesMu.Lock()
+			j.spares = append(j.spares, path)
+			j.filesMu.Unlock()
+		}
+	}
+}
+
+// prepare makes a zeroed file of size bytes, durable under its name before it is used.
+func (j *journal) prepare(size int64) (string, error) {
+	j.filesMu.Lock()
+	j.nameSeq++
+	path := filepath.Join(j.cfg.dir, fmt.Sprintf("%08d.journal", j.nameSeq))
+	j.filesMu.Unlock()
+	temp := path + ".tmp"
+	err := func() error {
+		f, err := j.cfg.fs.OpenFile(temp, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o640)
+		if err != nil {
+			return err
+		}
+		if err := f.Preallocate(size); err != nil {
+			f.Close()
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			f.Close()
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if err := j.cfg.fs.Rename(temp, path); err != nil {
+			return err
+		}
+		return j.cfg.fs.SyncDir(j.cfg.dir)
+	}()
+	if err != nil {
+		j.cfg.fs.Remove(temp) // a leftover would only take space; the next start removes it too
+		return "", fmt.Errorf("prepare journal file %s of %d bytes: %w", path, size, err)
+	}
+	return path, nil
+}
+
+// recycle gives back the files whose groups are all below firstNeeded. A checkpoint has made them useless.
+func (j *journal) recycle(firstNeeded uint64) {
+	var drop []string
+	j.filesMu.Lock()
+	for len(j.files) > 1 && j.files[1].firstGroup != 0 && j.files[1].firstGroup <= firstNeeded {
+		f := j.files[0]
+		j.files = j.files[1:]
+		j.used.Add(-f.bytes)
+		if f.bytes == j.cfg.fileBytes && len(j.spares) < j.cfg.spareFilesMax {
+			j.spares = append([]string{f.path}, j.spares...)
+		} else {
+			drop = append(drop, f.path)
+		}
+	}
+	j.filesMu.Unlock()
+	for _, path := range drop {
+		j.cfg.fs.Remove(path) // if it stays, the next start finds it below the checkpoint and reuses it
+	}
+}
+
+// currentSequence is the sequence of the newest file that was begun; 0 if none was.
+func (j *journal) currentSequence() uint64 {
+	j.filesMu.Lock()
+	defer j.filesMu.Unlock()
+	if len(j.files) == 0 {
+		return 0
+	}
+	return j.files[len(j.files)-1].sequence
+}
+
+// close commits what is pending and ends the writing goroutine. The error is the sticky failure, if there was one.
+func (j *journal) close() error {
+	j.mu.Lock()
+	j.closed = true
+	err := j.failure
+	j.mu.Unlock()
+	j.wake()
+	<-j.done
+	j.running.Wait()
+	if err == nil {
+		j.mu.Lock()
+		err = j.failure
+		j.mu.Unlock()
+	}
+	return err
+}

@@ -1,0 +1,415 @@
+package wal
+
+// A QueueLog is one queue's records: the newest in memory, where they wait to be written behind the commit, the rest in the
+// queue's own log on disk. Consumers that keep up are served from memory; the others read the log.
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"quail/wal/record"
+	"quail/wal/seglog"
+)
+
+// QueueLog is the log of one incarnation of a queue. It is safe for concurrent use, but commits of one queue must come one
+// at a time, in LSN order: the queue's own lock sees to that.
+type QueueLog struct {
+	store       *Store
+	incarnation uint64
+
+	mu      sync.Mutex // guards the fields below; never held during IO
+	tail    [][]byte   // records from tailLSN on that are not in the log yet
+	tailLSN uint64     // LSN of tail[0]; everything before it is in the log
+	last    uint64     // last committed LSN
+	durable uint64     // records up to here are durable; see settle
+	commits []commitMark
+	dirty   bool // in the store's list for the background writer
+	changed bool // has records that the last checkpoint does not cover
+	deleted bool
+	err     error // sticky: this log failed and is not written or read until it is reopened
+
+	io       sync.Mutex // serialises opening, appending, syncing, cutting and closing of log; held during IO
+	logMu    sync.Mutex // guards log and readers; never held during IO
+	log      seglog.Log // nil while closed
+	readers  int
+	appended uint64 // last LSN appended to log; guarded by io
+	synced   uint64 // last LSN known to be on stable storage in log; guarded by io
+	front    uint64 // first LSN that the log has; guarded by io
+}
+
+// commitMark says which Future the records up to lsn wait for.
+type commitMark struct {
+	lsn    uint64
+	future *Future
+}
+
+// Incarnation is the number that names this log.
+func (q *QueueLog) Incarnation() uint64 { return q.incarnation }
+
+// committed takes over freshly committed records. Called in LSN order, under the queue's lock.
+func (q *QueueLog) committed(raws [][]byte, f *Future) {
+	bytes := 0
+	for _, raw := range raws {
+		bytes += len(raw)
+	}
+	q.store.pendingBytes.Add(int64(bytes))
+	q.mu.Lock()
+	q.tail = append(q.tail, raws...)
+	q.last += uint64(len(raws))
+	if n := len(q.commits); n > 0 && q.commits[n-1].future == f {
+		q.commits[n-1].lsn = q.last
+	} else {
+		q.commits = append(q.commits, commitMark{q.last, f})
+	}
+	enlist := !q.dirty
+	q.dirty = true
+	q.mu.Unlock()
+	if enlist {
+		q.store.enlist(q)
+	}
+}
+
+// change announces records that no checkpoint covers yet. It comes before they are committed: a checkpoint that starts
+// between the two then takes this queue's state, and waits for the queue's lock to do so. The other way round it could
+// let the journal drop a record that it does not cover.
+func (q *QueueLog) change() {
+	q.mu.Lock()
+	enlist := !q.changed
+	q.changed = true
+	q.mu.Unlock()
+	if enlist {
+		q.store.mu.Lock()
+		q.store.changed[q.incarnation] = q
+		q.store.mu.Unlock()
+	}
+}
+
+func (q *QueueLog) tailBytes() (n int64) {
+	for _, raw := range q.tail {
+		n += int64(len(raw))
+	}
+	return n
+}
+
+// Durable is the highest LSN up to which every record is on stable storage.
+func (q *QueueLog) Durable() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.settle()
+}
+
+// settle moves durable on. Called with mu held.
+func (q *QueueLog) settle() uint64 {
+	n := 0
+	for n < len(q.commits) && q.commits[n].future.Done() && q.commits[n].future.Err() == nil {
+		q.durable = q.commits[n].lsn
+		n++
+	}
+	if n > 0 {
+		q.commits = append(q.commits[:0], q.commits[n:]...)
+	}
+	return q.durable
+}
+
+// Last is the LSN of the newest committed record, durable or not.
+func (q *QueueLog) Last() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.last
+}
+
+// Err is why this queue's log stopped, or nil.
+func (q *QueueLog) Err() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
+}
+
+// Memory returns the records from `from` on that are in memory, as encoded, or nil if `from` is in the log already.
+// The slice must not be changed; it stays valid.
+func (q *QueueLog) Memory(from uint64) [][]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if from < q.tailLSN || from >= q.tailLSN+uint64(len(q.tail)) {
+		return nil
+	}
+	rest := q.tail[from-q.tailLSN:]
+	return rest[:len(rest):len(rest)]
+}
+
+// Read appends to dst consecutive records from `from` on that are in the log on disk, at most maxBytes of them but at least
+// one, and returns it. It waits for the disk. When `from` is only in memory it returns dst as it is.
+// Errors: *seglog.CorruptError and those of the file system; then the queue's log has failed.
+func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
+	q.mu.Lock()
+	inLog, err := from < q.tailLSN, q.err
+	q.mu.Unlock()
+	if err != nil || !inLog {
+		return dst, err
+	}
+	log, err := q.acquire()
+	if err != nil {
+		return dst, q.fail("open", err)
+	}
+	out, err := log.Read(from, maxBytes, dst)
+	q.release()
+	if err != nil {
+		return dst, q.fail("read", err)
+	}
+	return out, nil
+}
+
+// Stats tells the size of the log on disk, as far as it is known without opening it.
+func (q *QueueLog) Stats() seglog.Stats {
+	q.logMu.Lock()
+	defer q.logMu.Unlock()
+	if q.log == nil {
+		return seglog.Stats{}
+	}
+	return q.log.Stats()
+}
+
+// acquire opens the log if need be and keeps it open until release.
+func (q *QueueLog) acquire() (seglog.Log, error) {
+	q.logMu.Lock()
+	if q.log != nil {
+		q.readers++
+		log := q.log
+		q.logMu.Unlock()
+		return log, nil
+	}
+	q.logMu.Unlock()
+	q.io.Lock()
+	defer q.io.Unlock()
+	log, err := q.open()
+	if err != nil {
+		return nil, err
+	}
+	q.logMu.Lock()
+	q.readers++
+	q.logMu.Unlock()
+	return log, nil
+}
+
+func (q *QueueLog) release() {
+	q.logMu.Lock()
+	q.readers--
+	q.logMu.Unlock()
+}
+
+// open is called with io held.
+func (q *QueueLog) open() (seglog.Log, error) {
+	if q.log != nil {
+		return q.log, nil
+	}
+	if q.isDeleted() {
+		return nil, errDeleted
+	}
+	cfg := q.store.segmentConfig(q.incarnation)
+	log, report, err := q.store.cfg.OpenLog(cfg, q.front, q.appended)
+	if err != nil {
+		return nil, err
+	}
+	q.store.reportTorn(q.incarnation, report)
+	q.logMu.Lock()
+	q.log = log
+	q.logMu.Unlock()
+	q.front = log.First()
+	q.store.opened(q)
+	return log, nil
+}
+
+var errDeleted = errors.New("the queue was deleted")
+
+func (q *QueueLog) isDeleted() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.deleted
+}
+
+// fail makes err sticky: this queue stops, the others go on.
+func (q *QueueLog) fail(operation string, err error) error {
+	if errors.Is(err, errDeleted) {
+		return err
+	}
+	err = fmt.Errorf("%s log of incarnation %d: %w", operation, q.incarnation, err)
+	q.mu.Lock()
+	first := q.err == nil && !q.deleted
+	var pending int64
+	if first {
+		q.err = err
+		pending = q.tailBytes() // they stay in memory, but do not hold up the other queues
+	}
+	q.mu.Unlock()
+	if first {
+		q.store.pendingBytes.Add(-pending)
+		q.store.logFailed(q.incarnation, err)
+	}
+	return err
+}
+
+// flush appends the durable records up to lsn to the log. It is called by the background writer and by checkpoints.
+func (q *QueueLog) flush(upTo uint64) error {
+	q.io.Lock()
+	defer q.io.Unlock()
+	return q.flushLocked(upTo)
+}
+
+func (q *QueueLog) flushLocked(upTo uint64) error {
+	q.mu.Lock()
+	upTo = min(upTo, q.settle())
+	if q.err != nil || q.deleted || upTo < q.tailLSN || len(q.tail) == 0 {
+		err := q.err
+		q.mu.Unlock()
+		return err
+	}
+	batch := q.tail[:upTo-q.tailLSN+1]
+	q.mu.Unlock()
+
+	log, err := q.open()
+	if err != nil {
+		return q.fail("open", err)
+	}
+	bytes := 0
+	for len(batch) > 0 {
+		n, size := step(batch, q.store.cfg.SegmentBytes)
+		if err := log.Append(batch[:n]); err != nil {
+			return q.fail("append to", err)
+		}
+		q.appended += uint64(n)
+		bytes += size
+		batch = batch[n:]
+	}
+	q.mu.Lock()
+	if q.deleted || q.err != nil { // then its bytes were taken off the count
+		q.mu.Unlock()
+		return nil
+	}
+	n := int(q.appended - q.tailLSN + 1)
+	rest := q.tail[n:]
+	if len(rest) == 0 {
+		q.tail = nil // gives the memory of the slice back too
+	} else {
+		q.tail = append(make([][]byte, 0, 2*len(rest)), rest...)
+	}
+	q.tailLSN += uint64(n)
+	q.mu.Unlock()
+	q.store.pendingBytes.Add(int64(-bytes))
+	return nil
+}
+
+// step is how many records to append at once: a segment's worth, so that the library's buffers stay small.
+func step(batch [][]byte, segmentBytes int) (n, bytes int) {
+	for n < len(batch) && (n == 0 || bytes < segmentBytes) {
+		bytes += len(batch[n])
+		n++
+	}
+	return n, bytes
+}
+
+// sync makes the log durable up to lsn, which a checkpoint is about to promise. It returns the last LSN that is.
+func (q *QueueLog) sync(upTo uint64) (uint64, error) {
+	q.io.Lock()
+	defer q.io.Unlock()
+	if err := q.flushLocked(upTo); err != nil {
+		return q.synced, err
+	}
+	if q.appended == q.synced {
+		return q.synced, nil
+	}
+	log, err := q.open()
+	if err != nil {
+		return q.synced, q.fail("open", err)
+	}
+	if err := log.Sync(); err != nil {
+		return q.synced, q.fail("sync", err)
+	}
+	q.synced = q.appended
+	return q.synced, nil
+}
+
+// cutFront gives the disk space of whole segments before first back. A checkpoint that says so is durable.
+func (q *QueueLog) cutFront(first uint64) error {
+	q.io.Lock()
+	defer q.io.Unlock()
+	if first <= q.front || first > q.appended+1 {
+		return nil
+	}
+	log, err := q.open()
+	if err != nil {
+		return q.fail("open", err)
+	}
+	if err := log.CutFront(first); err != nil {
+		return q.fail("cut front of", err)
+	}
+	q.front = log.First()
+	return nil
+}
+
+// closeIdle closes the log's files unless somebody reads it, and reports whether it did.
+func (q *QueueLog) closeIdle() bool {
+	if !q.io.TryLock() {
+		return false
+	}
+	defer q.io.Unlock()
+	q.logMu.Lock()
+	if q.readers > 0 || q.log == nil {
+		idle := q.log == nil
+		q.logMu.Unlock()
+		return idle
+	}
+	log := q.log
+	q.log = nil
+	q.logMu.Unlock()
+	if err := log.Close(); err != nil {
+		q.fail("close", err)
+	}
+	return true
+}
+
+// Delete marks the log as gone: its directory is removed in the background, durably before the journal forgets the
+// deletion. The queue's record of its deletion must be durable before.
+func (q *QueueLog) Delete() {
+	q.mu.Lock()
+	if q.deleted {
+		q.mu.Unlock()
+		return
+	}
+	q.deleted = true
+	var bytes int64
+	if q.err == nil {
+		bytes = q.tailBytes()
+	}
+	q.tail, q.commits = nil, nil
+	q.tailLSN = q.last + 1
+	q.mu.Unlock()
+	q.store.pendingBytes.Add(-bytes)
+	q.store.deleted(q)
+}
+
+// restore puts a replayed record into the tail, as if it had just been committed and synced.
+func (q *QueueLog) restore(raw []byte) error {
+	r := record.View(raw)
+	if r.LSN <= q.last {
+		return nil // the checkpoint covers it
+	}
+	if r.LSN != q.last+1 {
+		return fmt.Errorf("record %d of incarnation %d follows record %d", r.LSN, q.incarnation, q.last)
+	}
+	q.change()
+	q.committed([][]byte{raw}, nil)
+	return nil
+}
+
+// reportTorn tells of bytes that were cut off a queue's log when it was opened. The journal has what belongs there.
+func (s *Store) reportTorn(incarnation uint64, r seglog.Report) {
+	if r.TornBytes == 0 || s.cfg.Events.TornTail == nil {
+		return
+	}
+	t := TornTail{File: s.logDir(incarnation), Bytes: r.TornBytes, Reason: "records behind the checkpoint are not whole"}
+	if len(r.TornFiles) > 0 {
+		t.SavedAs = r.TornFiles[0]
+	}
+	s.cfg.Events.TornTail(t)
+}

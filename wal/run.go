@@ -1,0 +1,155 @@
+package wal
+
+// Taking a checkpoint: note where the journal is, snapshot the queues that changed, make their logs durable up to there, write
+// the states, and only then let the journal and the logs' fronts go.
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// Checkpoint saves the states of all queues that changed since the last one. On an error the journal keeps everything
+// and the next checkpoint tries again. It waits for the disk; commits go on meanwhile.
+func (s *Store) Checkpoint() error {
+	s.checkpoint.Lock()
+	defer s.checkpoint.Unlock()
+	began := time.Now()
+	mark := s.journal.written.Load()
+	h := checkpointHeader{base: s.points.wantsBase(), firstNeeded: s.journal.nextGroup()}
+	list, gone := s.takeChanged(h.base)
+	states, err := s.saveStates(list)
+	if err == nil {
+		err = s.removeGone(gone)
+	}
+	if err == nil {
+		h.sequence = s.journal.currentSequence()
+		h.idsReserved = s.idsReserved()
+		h.clockMillis = s.NowMillis()
+		err = s.points.write(h, states)
+	}
+	if err != nil {
+		s.giveBack(list, gone)
+		if s.cfg.Events.CheckpointFailed != nil {
+			s.cfg.Events.CheckpointFailed(err)
+		}
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	s.pointMark.Store(mark)
+	s.journal.recycle(h.firstNeeded)
+	s.cutFronts(states)
+	s.mu.Lock()
+	s.room.Broadcast()
+	s.mu.Unlock()
+	if s.cfg.Events.CheckpointDone != nil {
+		s.cfg.Events.CheckpointDone(CheckpointReport{Queues: len(states), Bytes: s.points.lastBytes, Duration: time.Since(began)})
+	}
+	return nil
+}
+
+// takeChanged resets the set of changed queues and returns it, or all queues for a base.
+func (s *Store) takeChanged(all bool) (list, gone []*QueueLog) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.changed {
+		q.mu.Lock()
+		q.changed = false
+		q.mu.Unlock()
+		if !all || s.logs[q.incarnation] == nil {
+			list = append(list, q)
+		}
+	}
+	if all {
+		for _, q := range s.logs {
+			list = append(list, q)
+		}
+	}
+	s.changed = map[uint64]*QueueLog{}
+	gone, s.gone = s.gone, nil
+	return list, gone
+}
+
+func (s *Store) giveBack(list, gone []*QueueLog) {
+	for _, q := range list {
+		q.change()
+	}
+	s.mu.Lock()
+	s.gone = append(s.gone, gone...)
+	s.mu.Unlock()
+}
+
+func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
+	states := make([]checkpointState, 0, len(list))
+	for _, q := range list {
+		snap, ok := s.source.Snapshot(q.incarnation)
+		if err := snap.After.Wait(); err != nil {
+			return nil, fmt.Errorf("records of incarnation %d: %w", q.incarnation, err)
+		}
+		if !ok {
+			q.Delete()
+			states = append(states, checkpointState{incarnation: q.incarnation, gone: true})
+			continue
+		}
+		logLast, err := q.sync(snap.LSN)
+		if err != nil && !q.isDeleted() {
+			if err := s.setAside(q, logLast, snap.LSN); err != nil {
+				return nil, fmt.Errorf("set records of incarnation %d aside: %w", q.incarnation, err)
+			}
+		}
+		states = append(states, checkpointState{incarnation: q.incarnation, lsn: snap.LSN,
+			first: min(snap.First, logLast+1), logLast: min(logLast, snap.LSN), state: snap.State})
+	}
+	return states, nil
+}
+
+// removeGone removes the directories of deleted queues, durably before the journal files that know of the deletion are
+// reused.
+func (s *Store) removeGone(gone []*QueueLog) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	for _, q := range gone {
+		q.closeIdle()
+		if err := s.cfg.FS.RemoveAll(s.logDir(q.incarnation)); err != nil {
+			return fmt.Errorf("remove log of deleted queue: %w", err)
+		}
+		s.removeAside(q.incarnation)
+	}
+	if err := s.cfg.FS.SyncDir(filepath.Join(s.cfg.Dir, "queues")); err != nil {
+		return fmt.Errorf("sync directory of queues: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) cutFronts(states []checkpointState) {
+	for i := range states {
+		c := &states[i]
+		s.mu.Lock()
+		q := s.logs[c.incarnation]
+		s.mu.Unlock()
+		if q == nil || c.gone || q.Err() != nil {
+			continue
+		}
+		q.cutFront(c.first) // a failure is sticky in q and was reported
+		if c.logLast == c.lsn {
+			s.removeAside(c.incarnation)
+		}
+	}
+}
+
+// checkpoints runs them in the background: when enough journal has gathered, or space is wanted.
+func (s *Store) checkpointLoop() {
+	defer s.background.Done()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.pointKick:
+		}
+		if err := s.Checkpoint(); err != nil && !errors.Is(err, errClosed) {
+			// Reported by Checkpoint. Wait for the next kick: more journal, or a push that waits for room.
+			continue
+		}
+	}
+}

@@ -1,0 +1,339 @@
+// Package wal keeps what must not be lost: one commit journal that all queues share, one log a queue behind it, and
+// checkpoints that tie them together.
+//
+// A record is durable when the journal's group that holds it is synced (journal.go). A background writer then appends it
+// to its queue's log (queuelog.go, package seglog), unsynced. A checkpoint (checkpoint.go) syncs the logs, saves the
+// queues' states and lets the journal reuse its files. A restart (open.go) loads the checkpoint, cuts each log back to
+// it, and replays what the journal has beyond. docs/wal-format.md draws every byte.
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"quail/wal/record"
+	"quail/wal/seglog"
+	"quail/wal/vfs"
+)
+
+const (
+	// idBlock is how many server-wide ids are reserved at once. A crash skips at most two blocks of 2^53 ids.
+	idBlock = 1 << 20
+	// gatherDelay is how long the background writer lets records gather, so that it appends in large steps.
+	gatherDelay = 10 * time.Millisecond
+	// gatherBytes ends the gathering early.
+	gatherBytes = 4 << 20
+	// serverReserve is the kind of the server's own record (incarnation 0) that reserves ids; its LSN is the limit.
+	serverReserve record.Kind = 1
+)
+
+// Config says where a store lives and how large its parts may grow. All sizes are in bytes.
+type Config struct {
+	FS  vfs.FS
+	Dir string
+	// JournalFileBytes is the size of one journal file. JournalBytes bounds the ring: past it WaitRoom waits.
+	JournalFileBytes int64
+	JournalBytes     int64
+	// CheckpointBytes is how much journal is written between two checkpoints.
+	CheckpointBytes int64
+	// WriteBehindBytes bounds the records that are durable but not in their queue's log yet: past it WaitRoom waits.
+	WriteBehindBytes int64
+	SegmentBytes     int
+	// OpenLogs bounds how many queue logs are open at once; each costs a descriptor and up to three segments of memory.
+	OpenLogs int
+	// OpenLog opens one queue's log: seglog.Open, or seglog.OpenSim in tests.
+	OpenLog func(cfg seglog.Config, first, last uint64) (seglog.Log, seglog.Report, error)
+	// NoSync leaves every sync of the journal out; only for a test that must lose data.
+	NoSync bool
+	Events Events
+}
+
+// Events are told what happens in the background. Each may be nil, is called from any goroutine and must not block.
+type Events struct {
+	TornTail       func(TornTail)
+	JournalFailed  func(error)
+	LogFailed      func(incarnation uint64, err error)
+	CheckpointDone func(CheckpointReport)
+	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
+	CheckpointFailed func(error)
+}
+
+// CheckpointReport says what one checkpoint did.
+type CheckpointReport struct {
+	Queues   int
+	Bytes    int64
+	Duration time.Duration
+}
+
+// Source gives the states that checkpoints save.
+type Source interface {
+	// Snapshot returns a queue's state: lsn, the last record it covers; first, the lowest LSN whose record is still
+	// needed; and the Future of the newest record it rests on. It takes the lock under which the queue commits. ok is
+	// false if the queue was deleted; After is then the Future of that.
+	Snapshot(incarnation uint64) (s Snapshot, ok bool)
+}
+
+// Snapshot is a queue's state at one LSN.
+type Snapshot struct {
+	LSN   uint64
+	First uint64
+	State []byte
+	After *Future
+}
+
+// Store is an open data directory. It is safe for concurrent use.
+type Store struct {
+	cfg     Config
+	id      storeID
+	lock    vfs.File
+	journal *journal
+	points  checkpoints
+	start   time.Time
+	clock0  int64
+
+	pendingBytes atomic.Int64 // committed records that are in no queue's log yet
+
+	mu      sync.Mutex // guards the fields below; never held during IO
+	room    *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
+	logs    map[uint64]*QueueLog
+	writing []*QueueLog          // have records for the background writer
+	changed map[uint64]*QueueLog // have records that no checkpoint covers
+	gone    []*QueueLog          // deleted, directory still there
+	open    []*QueueLog          // open logs, oldest use first
+	closing bool
+	broken  error
+
+	ids idBlocks
+
+	source      Source
+	writeKick   chan struct{}
+	pointKick   chan struct{}
+	pointMark   atomic.Int64 // journal.written at the last checkpoint
+	stop        chan struct{}
+	background  sync.WaitGroup
+	checkpoint  sync.Mutex // one checkpoint at a time; held during IO
+	abandonOnce sync.Once
+}
+
+// NowMillis is the server clock: milliseconds of up-time, summed up over all runs. It never jumps and counts no time that
+// the server was down.
+func (s *Store) NowMillis() int64 { return s.clock0 + time.Since(s.start).Milliseconds() }
+
+// NewLog makes the log of a new incarnation. Its directory is made when the first record is written behind.
+func (s *Store) NewLog(incarnation uint64) *QueueLog {
+	q := s.newLog(checkpointState{incarnation: incarnation, first: 1})
+	s.mu.Lock()
+	s.logs[incarnation] = q
+	s.mu.Unlock()
+	return q
+}
+
+func (s *Store) newLog(c checkpointState) *QueueLog {
+	return &QueueLog{store: s, incarnation: c.incarnation, tailLSN: c.logLast + 1, last: c.logLast, durable: c.logLast,
+		appended: c.logLast, synced: c.logLast, front: c.first}
+}
+
+// Commit makes recs durable in one atomic group: after a crash all are there or none. They belong to q, with LSNs that
+// follow its last, and the caller holds the lock that Source.Snapshot takes. It returns at once; the Future tells the outcome. After a failed commit every later one fails until the store
+// is reopened, and the caller's state must be rebuilt from what is durable.
+func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future {
+	q.change()
+	raws, f := s.journal.commit(recs, make([][]byte, 0, 4))
+	if len(raws) > 0 {
+		q.committed(raws, f)
+	}
+	return f
+}
+
+// WaitRoom waits while more is pending than the limits allow. Pushes call it before they take any lock; nothing else
+// waits, so that acknowledgements can always make room. It returns why the store cannot take more, if it has failed.
+func (s *Store) WaitRoom() error {
+	if s.hasRoom() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.hasRoom() && !s.closing && s.broken == nil {
+		s.kick(s.writeKick)
+		s.kick(s.pointKick)
+		s.room.Wait()
+	}
+	return s.broken
+}
+
+func (s *Store) hasRoom() bool {
+	return s.pendingBytes.Load() < s.cfg.WriteBehindBytes && s.journal.used.Load() <= s.cfg.JournalBytes
+}
+
+func (s *Store) kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) enlist(q *QueueLog) {
+	s.mu.Lock()
+	s.writing = append(s.writing, q)
+	s.mu.Unlock()
+}
+
+func (s *Store) segmentConfig(incarnation uint64) seglog.Config {
+	return seglog.Config{FS: s.cfg.FS, Dir: s.logDir(incarnation), Incarnation: incarnation,
+		SegmentBytes: s.cfg.SegmentBytes, DamagedDir: filepath.Join(s.cfg.Dir, "damaged")}
+}
+
+func (s *Store) logDir(incarnation uint64) string {
+	return filepath.Join(s.cfg.Dir, "queues", fmt.Sprintf("%016x", incarnation))
+}
+
+func (s *Store) logFailed(incarnation uint64, err error) {
+	if s.cfg.Events.LogFailed != nil {
+		s.cfg.Events.LogFailed(incarnation, err)
+	}
+}
+
+func (s *Store) journalFailed(err error) {
+	s.mu.Lock()
+	s.broken = err
+	s.room.Broadcast()
+	s.mu.Unlock()
+	if s.cfg.Events.JournalFailed != nil {
+		s.cfg.Events.JournalFailed(err)
+	}
+}
+
+// groupCommitted runs after every durable group, on the committer's goroutine.
+func (s *Store) groupCommitted() {
+	s.kick(s.writeKick)
+	if s.journal.written.Load()-s.pointMark.Load() >= s.cfg.CheckpointBytes {
+		s.kick(s.pointKick)
+	}
+}
+
+// deleted remembers a directory to remove.
+func (s *Store) deleted(q *QueueLog) {
+	s.mu.Lock()
+	delete(s.logs, q.incarnation)
+	s.gone = append(s.gone, q)
+	s.changed[q.incarnation] = q
+	s.room.Broadcast()
+	s.mu.Unlock()
+	s.kick(s.pointKick)
+}
+
+// opened keeps the list of open logs and closes the one unused for longest when there are too many.
+func (s *Store) opened(q *QueueLog) {
+	s.mu.Lock()
+	s.open = append(s.open, q)
+	s.mu.Unlock()
+}
+
+// closeExcess is called by the background writer, since closing a log syncs it.
+func (s *Store) closeExcess() {
+	for tries := 0; ; tries++ {
+		s.mu.Lock()
+		if len(s.open) <= s.cfg.OpenLogs || tries > len(s.open) {
+			s.mu.Unlock()
+			return
+		}
+		q := s.open[0]
+		s.open = s.open[1:]
+		s.mu.Unlock()
+		if !q.closeIdle() {
+			s.opened(q) // in use: try it again after the others
+		}
+	}
+}
+
+// writeBehind is the background writer: it moves durable records from memory into their queue's log.
+func (s *Store) writeBehind() {
+	defer s.background.Done()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.writeKick:
+		}
+		timer.Reset(gatherDelay)
+		for waiting := true; waiting && s.pendingBytes.Load() < gatherBytes; {
+			select {
+			case <-s.stop:
+				return
+			case <-timer.C:
+				waiting = false
+			case <-s.writeKick:
+			}
+		}
+		s.writeOnce()
+	}
+}
+
+// writeOnce appends what is durable of every queue that has something to write.
+func (s *Store) writeOnce() {
+	s.mu.Lock()
+	list := s.writing
+	s.writing = nil
+	s.mu.Unlock()
+	again := false
+	for _, q := range list {
+		err := q.flush(^uint64(0))
+		q.mu.Lock()
+		q.dirty = len(q.tail) > 0 && err == nil
+		more := q.dirty
+		q.mu.Unlock()
+		if more {
+			s.enlist(q)
+			again = true
+		}
+		s.mu.Lock()
+		s.room.Broadcast()
+		s.mu.Unlock()
+	}
+	s.closeExcess()
+	if again {
+		s.kick(s.writeKick)
+	}
+}
+
+// Abandon stops the store without saving anything more, as a crash would. It is used when the journal has failed and the
+// store is about to be reopened.
+func (s *Store) Abandon() {
+	s.abandonOnce.Do(func() {
+		s.mu.Lock()
+		s.closing = true
+		s.room.Broadcast()
+		s.mu.Unlock()
+		close(s.stop)
+		s.background.Wait()
+		s.journal.close()
+		s.mu.Lock()
+		open := s.open
+		s.open = nil
+		s.mu.Unlock()
+		for _, q := range open {
+			q.closeIdle()
+		}
+		s.lock.Close()
+	})
+}
+
+// Close takes a checkpoint and closes everything. Nobody may commit any more. An error means that the next start has to
+// replay more, not that anything durable is lost.
+func (s *Store) Close() error {
+	err := s.Checkpoint()
+	s.mu.Lock()
+	broken := s.broken
+	s.mu.Unlock()
+	s.Abandon()
+	return errors.Join(err, broken)
+}
+
+// DurableGroup is the number of the last durable journal group; a store reopened after a failure goes on from it.
+func (s *Store) DurableGroup() uint64 { return s.journal.durable.Load() }
