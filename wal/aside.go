@@ -12,6 +12,10 @@ import (
 	"quail/wal/record"
 )
 
+// asideRingsMax is how much one failed queue may have set aside, in sizes of the journal: one for what the ring holds when the
+// log fails, the others for later starts at which it failed again.
+const asideRingsMax = 4
+
 func (s *Store) asidePath(incarnation uint64) string {
 	return filepath.Join(s.points.dir, fmt.Sprintf("%016x.aside", incarnation))
 }
@@ -20,8 +24,9 @@ func (s *Store) removeAside(incarnation uint64) {
 	s.cfg.FS.Remove(s.asidePath(incarnation)) // usually there is none; one left over is ignored by the next start
 }
 
-// setAside makes the records after logLast up to lsn durable outside the queue's log. At most WriteBehindBytes of them:
-// past it the checkpoint fails and the journal keeps them, until pushes to all queues wait.
+// setAside makes the records after logLast up to lsn durable outside the queue's log. They come from memory, from what was set
+// aside before, and from the journal. Past asideRingsMax the checkpoint fails and the journal keeps everything, until pushes to
+// all queues wait.
 func (s *Store) setAside(q *QueueLog, logLast, lsn uint64) error {
 	found := map[uint64][]byte{}
 	keep := func(raw []byte) error {
@@ -38,11 +43,13 @@ func (s *Store) setAside(q *QueueLog, logLast, lsn uint64) error {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := s.eachJournalRecord(keep); err != nil {
-		return err
-	}
 	for _, raw := range q.Memory(max(logLast+1, q.firstInMemory())) {
 		if err := keep(raw); err != nil {
+			return err
+		}
+	}
+	if uint64(len(found)) < lsn-logLast { // reading the whole ring is the last resort
+		if err := s.eachJournalRecord(keep); err != nil {
 			return err
 		}
 	}
@@ -52,8 +59,8 @@ func (s *Store) setAside(q *QueueLog, logLast, lsn uint64) error {
 		if !ok {
 			return fmt.Errorf("record %d is neither in the log nor in the journal", at)
 		}
-		if int64(len(data)+len(raw)) > s.cfg.WriteBehindBytes {
-			return fmt.Errorf("more than %d bytes would have to be set aside", s.cfg.WriteBehindBytes)
+		if int64(len(data)+len(raw)) > asideRingsMax*s.cfg.JournalBytes {
+			return fmt.Errorf("more than %d bytes would have to be set aside", asideRingsMax*s.cfg.JournalBytes)
 		}
 		data = append(data, raw...)
 	}
@@ -72,13 +79,17 @@ func (s *Store) eachJournalRecord(f func(raw []byte) error) error {
 	files := append([]journalFile(nil), s.journal.files...)
 	s.journal.filesMu.Unlock()
 	durable := s.journal.durable.Load()
-	for _, file := range files {
+	for i, file := range files {
+		last := durable
+		if i+1 < len(files) && files[i+1].firstGroup != 0 {
+			last = min(last, files[i+1].after) // what is behind it failed, though it may look whole
+		}
 		data, err := readAll(s.cfg.FS, file.path)
 		if err != nil {
 			return err
 		}
-		for pos, number := int64(blockBytes), file.firstGroup; number <= durable && pos < int64(len(data)); number++ {
-			g, err := parseGroup(data[pos:], s.id)
+		for pos, number := int64(blockBytes), file.firstGroup; number <= last && pos < int64(len(data)); number++ {
+			g, err := parseGroup(data[pos:], s.id, file.sequence)
 			if err != nil || g.number != number {
 				break
 			}

@@ -12,6 +12,10 @@ package wal
 // of all records, so bytes that an earlier life of the file left behind can never complete a group, not even when
 // they are undamaged records of the same length. All checksums of headers and marks are seeded with the store's random
 // identity: nobody can forge a group inside a message's body.
+//
+// Every group also says which file sequence it was written for, so a group that an earlier life of the file left behind
+// never counts, not even if its number fits; and which group was the last durable one when it was written, so recovery
+// knows of each group before it whether it had been promised to anybody.
 
 import (
 	"encoding/binary"
@@ -26,7 +30,7 @@ const (
 	// blockBytes is the alignment of groups: the smallest unit that storage writes whole.
 	blockBytes       = 512
 	fileHeaderBytes  = 72
-	groupHeaderBytes = 48
+	groupHeaderBytes = 56
 	endMarkBytes     = 16
 	journalVersion   = 1
 
@@ -119,17 +123,20 @@ func parseFileHeader(block []byte, id storeID) (fileHeader, error) {
 //	     4     2  version (1)
 //	     6     2  flags (1: empty end-mark group)
 //	     8     8  number, rising by one
-//	    16     8  server clock when it was written, milliseconds
-//	    24     8  length of all records in bytes
-//	    32     4  number of records
-//	    36     4  zero
-//	    40     4  CRC32C of bytes 0 to 39
-//	    44     4  zero
+//	    16     8  number of the last group that was durable when this one was written
+//	    24     8  server clock when it was written, milliseconds
+//	    32     8  length of all records in bytes
+//	    40     4  number of records
+//	    44     4  sequence of the file, its low half
+//	    48     4  CRC32C of bytes 0 to 47
+//	    52     4  zero
 type groupHeader struct {
 	number      uint64
+	durable     uint64
 	clockMillis int64
 	bytes       uint64
 	records     uint32
+	sequence    uint32
 	flags       uint16
 }
 
@@ -144,12 +151,13 @@ func (h groupHeader) put(b []byte, id storeID) {
 	binary.LittleEndian.PutUint16(b[4:], journalVersion)
 	binary.LittleEndian.PutUint16(b[6:], h.flags)
 	binary.LittleEndian.PutUint64(b[8:], h.number)
-	binary.LittleEndian.PutUint64(b[16:], uint64(h.clockMillis))
-	binary.LittleEndian.PutUint64(b[24:], h.bytes)
-	binary.LittleEndian.PutUint32(b[32:], h.records)
-	binary.LittleEndian.PutUint32(b[36:], 0)
-	binary.LittleEndian.PutUint32(b[40:], crc32.Update(id.seed(), castagnoli, b[:40]))
-	binary.LittleEndian.PutUint32(b[44:], 0)
+	binary.LittleEndian.PutUint64(b[16:], h.durable)
+	binary.LittleEndian.PutUint64(b[24:], uint64(h.clockMillis))
+	binary.LittleEndian.PutUint64(b[32:], h.bytes)
+	binary.LittleEndian.PutUint32(b[40:], h.records)
+	binary.LittleEndian.PutUint32(b[44:], h.sequence)
+	binary.LittleEndian.PutUint32(b[48:], crc32.Update(id.seed(), castagnoli, b[:48]))
+	binary.LittleEndian.PutUint32(b[52:], 0)
 }
 
 // putEndMark closes a group: magic, CRC32C over the group's number, length and all records' checksums, number.
@@ -179,8 +187,8 @@ func parseGroupHeader(b []byte, id storeID) (groupHeader, error) {
 	if len(b) < groupHeaderBytes || [4]byte(b[:4]) != groupMagic {
 		return groupHeader{}, errNoGroup
 	}
-	if binary.LittleEndian.Uint32(b[40:]) != crc32.Update(id.seed(), castagnoli, b[:40]) ||
-		binary.LittleEndian.Uint32(b[44:]) != 0 {
+	if binary.LittleEndian.Uint32(b[48:]) != crc32.Update(id.seed(), castagnoli, b[:48]) ||
+		binary.LittleEndian.Uint32(b[52:]) != 0 {
 		return groupHeader{}, errors.New("group header fails its checksum")
 	}
 	if v := binary.LittleEndian.Uint16(b[4:]); v != journalVersion {
@@ -189,9 +197,11 @@ func parseGroupHeader(b []byte, id storeID) (groupHeader, error) {
 	return groupHeader{
 		flags:       binary.LittleEndian.Uint16(b[6:]),
 		number:      binary.LittleEndian.Uint64(b[8:]),
-		clockMillis: int64(binary.LittleEndian.Uint64(b[16:])),
-		bytes:       binary.LittleEndian.Uint64(b[24:]),
-		records:     binary.LittleEndian.Uint32(b[32:]),
+		durable:     binary.LittleEndian.Uint64(b[16:]),
+		clockMillis: int64(binary.LittleEndian.Uint64(b[24:])),
+		bytes:       binary.LittleEndian.Uint64(b[32:]),
+		records:     binary.LittleEndian.Uint32(b[40:]),
+		sequence:    binary.LittleEndian.Uint32(b[44:]),
 	}, nil
 }
 
@@ -203,11 +213,14 @@ type group struct {
 }
 
 // parseGroup checks the group at the start of data, every byte of it, and returns it with its records undecoded but
-// checked. data may reach to the end of the file.
-func parseGroup(data []byte, id storeID) (group, error) {
+// checked. data may reach to the end of the file. A group that was written for another sequence is errNoGroup.
+func parseGroup(data []byte, id storeID, sequence uint64) (group, error) {
 	h, err := parseGroupHeader(data, id)
 	if err != nil {
 		return group{}, err
+	}
+	if h.sequence != uint32(sequence) {
+		return group{}, fmt.Errorf("%w: an earlier life of the file left group %d here", errNoGroup, h.number)
 	}
 	if h.bytes > uint64(len(data)) || groupSpan(int(h.bytes)) > int64(len(data)) {
 		return group{}, fmt.Errorf("group %d claims %d bytes, the file has %d left", h.number, h.bytes, len(data))

@@ -5,7 +5,7 @@ package wal
 // connections, or a pipeline of a thousand pushes, or a thousand queues share a sync.
 //
 // Files are preallocated, zeroed and recycled, so that a sync has no metadata to commit. group.go draws their bytes,
-// recover.go reads them back.
+// scan.go reads them back.
 
 import (
 	"errors"
@@ -46,7 +46,8 @@ type journalConfig struct {
 	clock func() int64
 	// noSync leaves fdatasync out. It exists so that the power-cut test can show that it would notice.
 	noSync bool
-	// committed is called after each durable group, before its waiters; failed once, when the journal breaks.
+	// committed is called after each durable group, when its Future is done, so that the background writer it wakes finds
+	// the group durable; failed once, when the journal breaks.
 	committed func()
 	failed    func(error)
 }
@@ -56,7 +57,8 @@ type journalFile struct {
 	path       string
 	bytes      int64
 	sequence   uint64
-	firstGroup uint64
+	firstGroup uint64 // 0 until its first group is written
+	after      uint64 // see fileHeader
 }
 
 // filling is the group that commits are added to.
@@ -84,6 +86,7 @@ type journal struct {
 	closed   bool
 
 	durable atomic.Uint64 // number of the last durable group
+	begun   atomic.Uint64 // sequence of the newest file that has a durable header
 	written atomic.Int64  // bytes written to the journal since it was opened
 
 	filesMu sync.Mutex // guards files and spares; never held during IO
@@ -110,6 +113,7 @@ func newJournal(cfg journalConfig, end journalEnd) *journal {
 		files: end.files, spares: end.spares, nameSeq: end.nameMax,
 	}
 	j.durable.Store(end.lastGroup)
+	j.begun.Store(end.lastSequence)
 	for _, f := range j.files {
 		j.used.Add(f.bytes)
 	}
@@ -123,6 +127,9 @@ func newFilling() *filling { return &filling{future: NewFuture()} }
 // commit adds recs to the group that is filling, all or none, and appends each record's encoded bytes to raws. The bytes
 // stay valid and must not be changed. It never waits for the disk. After a failure it returns no bytes and a failed Future.
 func (j *journal) commit(recs []record.Record, raws [][]byte) ([][]byte, *Future) {
+	if len(recs) == 0 {
+		return nil, nil // nothing would ever complete a Future
+	}
 	size := 0
 	for i := range recs {
 		size += recs[i].Size()
@@ -274,10 +281,11 @@ func (j *journal) commitGroup(g *filling, number uint64) bool {
 		return false
 	}
 	j.durable.Store(number)
+	j.begun.Store(j.sequence)
+	g.future.Complete(nil)
 	if j.cfg.committed != nil {
 		j.cfg.committed()
 	}
-	g.future.Complete(nil)
 	return true
 }
 
@@ -314,13 +322,15 @@ func (j *journal) put(g *filling, number uint64, flags uint16) error {
 		at = 0
 	}
 	buf := j.scratch[:0]
+	durable, clock := j.durable.Load(), j.cfg.clock()
 	if fresh {
 		buf = append(buf, make([]byte, blockBytes)...)
-		fileHeader{sequence: j.sequence, firstGroup: number, after: j.durable.Load(), clockMillis: j.cfg.clock()}.put(buf, j.cfg.id)
+		fileHeader{sequence: j.sequence, firstGroup: number, after: durable, clockMillis: clock}.put(buf, j.cfg.id)
 	}
 	start := len(buf)
 	buf = append(buf, make([]byte, groupHeaderBytes)...)
-	h := groupHeader{number: number, clockMillis: j.cfg.clock(), bytes: uint64(g.bytes), records: g.records, flags: flags}
+	h := groupHeader{number: number, durable: durable, clockMillis: clock, bytes: uint64(g.bytes), records: g.records,
+		sequence: uint32(j.sequence), flags: flags}
 	h.put(buf[start:], j.cfg.id)
 	header := start
 	for _, run := range g.runs {
@@ -341,7 +351,8 @@ func (j *journal) put(g *filling, number uint64, flags uint16) error {
 	j.written.Add(int64(len(buf)))
 	if fresh {
 		j.filesMu.Lock()
-		j.files[len(j.files)-1].firstGroup = number
+		newest := &j.files[len(j.files)-1]
+		newest.firstGroup, newest.after = number, durable
 		j.filesMu.Unlock()
 	}
 	return nil
@@ -508,14 +519,15 @@ func (j *journal) recycle(firstNeeded uint64) {
 	}
 }
 
-// currentSequence is the sequence of the newest file that was begun; 0 if none was.
-func (j *journal) currentSequence() uint64 {
+// full reports whether the ring takes more than limit bytes and a checkpoint can do something about it. The file that is
+// being written can never be recycled: a single one that a huge group made larger than the limit must not stop everything.
+func (j *journal) full(limit int64) bool {
+	if j.used.Load() <= limit {
+		return false
+	}
 	j.filesMu.Lock()
 	defer j.filesMu.Unlock()
-	if len(j.files) == 0 {
-		return 0
-	}
-	return j.files[len(j.files)-1].sequence
+	return len(j.files) > 1
 }
 
 // close commits what is pending and ends the writing goroutine. The error is the sticky failure, if there was one.

@@ -57,9 +57,16 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 	if rec.New, err = s.prepare(); err != nil {
 		return nil, rec, err
 	}
+	s.recovering = true
 	if err = s.recover(r, &rec, resumeAfter); err != nil {
-		s.lock.Close()
+		s.release()
 		return nil, rec, err
+	}
+	s.recovering = false
+	for _, q := range s.logs {
+		if err := q.Err(); err != nil {
+			s.logFailed(q.incarnation, err)
+		}
 	}
 	s.background.Add(2)
 	go s.writeBehind()
@@ -75,7 +82,7 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 func (s *Store) prepare() (isNew bool, err error) {
 	fs, dir := s.cfg.FS, s.cfg.Dir
 	for _, d := range []string{dir, s.journalDir(), s.checkpointDir(), filepath.Join(dir, "queues")} {
-		if err := fs.MkdirAll(d, 0o750); err != nil {
+		if err := s.makeDir(d); err != nil {
 			return false, fmt.Errorf("make data directory: %w", err)
 		}
 	}
@@ -86,10 +93,44 @@ func (s *Store) prepare() (isNew bool, err error) {
 		s.lock.Close()
 		return false, fmt.Errorf("lock %s: %w", dir, ErrLocked)
 	}
-	if isNew, err = s.identify(); err != nil {
+	if isNew, err = s.identify(); err == nil {
+		err = s.syncNames()
+	}
+	if err != nil {
 		s.lock.Close()
 	}
 	return isNew, err
+}
+
+// makeDir makes a directory that is durable, with its parents.
+func (s *Store) makeDir(dir string) error {
+	fs := s.cfg.FS
+	if _, err := fs.Stat(dir); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := s.makeDir(parent); err != nil {
+		return err
+	}
+	if err := fs.Mkdir(dir, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return fs.SyncDir(parent)
+}
+
+// syncNames makes durable what a killed process may have left as names in the page cache only. From now on they count: journal
+// files that a checkpoint covers are about to be reused, and without this a power cut could bring back the checkpoint before it.
+func (s *Store) syncNames() error {
+	for _, dir := range []string{s.cfg.Dir, s.journalDir(), s.checkpointDir(), filepath.Join(s.cfg.Dir, "queues")} {
+		if err := s.cfg.FS.SyncDir(dir); err != nil {
+			return fmt.Errorf("sync directory %s: %w", dir, err)
+		}
+	}
+	parent := filepath.Dir(s.cfg.Dir)
+	if err := s.cfg.FS.SyncDir(parent); err != nil && !errors.Is(err, os.ErrPermission) { // a mount's parent may be closed to us
+		return fmt.Errorf("sync parent of the data directory: %w", err)
+	}
+	return nil
 }
 
 func (s *Store) journalDir() string    { return filepath.Join(s.cfg.Dir, "journal") }
@@ -141,9 +182,6 @@ func (s *Store) newIdentity(path string) error {
 	if err := writeFileDurably(s.cfg.FS, path, data); err != nil {
 		return fmt.Errorf("write identity of the store: %w", err)
 	}
-	if err := s.cfg.FS.SyncDir(filepath.Dir(s.cfg.Dir)); err != nil {
-		return fmt.Errorf("sync parent of the data directory: %w", err)
-	}
 	return nil
 }
 
@@ -174,10 +212,15 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 		}
 	}
 	reserved := s.points.last.idsReserved
-	scan.visit = func(g *group, file string) error {
+	scan.visit = func(g *group, file string, offset int64) error {
 		rec.Groups++
 		rec.Bytes += int64(g.bytes)
-		return s.replayGroup(g, file, r, rec, &reserved)
+		err := s.replayGroup(g, r, rec, &reserved)
+		var out *orderError
+		if errors.As(err, &out) {
+			return &CorruptError{File: file, Offset: offset, Reason: fmt.Sprintf("group %d: %v", g.number, err)}
+		}
+		return err
 	}
 	end, err := scan.run()
 	if err != nil {
@@ -194,7 +237,7 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	return s.startIDs(reserved)
 }
 
-func (s *Store) replayGroup(g *group, file string, r Replayer, rec *Recovery, reserved *uint64) error {
+func (s *Store) replayGroup(g *group, r Replayer, rec *Recovery, reserved *uint64) error {
 	err := g.each(func(raw []byte) error {
 		view := record.View(raw)
 		if view.Incarnation == 0 {
@@ -213,7 +256,7 @@ func (s *Store) replayGroup(g *group, file string, r Replayer, rec *Recovery, re
 		}
 		rec.Records++
 		if err := q.restore(raw); err != nil {
-			return &CorruptError{File: file, Reason: fmt.Sprintf("group %d: %v", g.number, err)}
+			return err
 		}
 		return r.Replay(q, view)
 	})

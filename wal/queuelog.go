@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"quail/wal/record"
 	"quail/wal/seglog"
@@ -33,9 +34,10 @@ type QueueLog struct {
 	logMu    sync.Mutex // guards log and readers; never held during IO
 	log      seglog.Log // nil while closed
 	readers  int
-	appended uint64 // last LSN appended to log; guarded by io
-	synced   uint64 // last LSN known to be on stable storage in log; guarded by io
-	front    uint64 // first LSN that the log has; guarded by io
+	used     atomic.Bool // since closeExcess looked last
+	appended uint64      // last LSN appended to log; guarded by io
+	synced   uint64      // last LSN known to be on stable storage in log; guarded by io
+	front    uint64      // first LSN that the log has; guarded by io
 }
 
 // commitMark says which Future the records up to lsn wait for.
@@ -53,10 +55,17 @@ func (q *QueueLog) committed(raws [][]byte, f *Future) {
 	for _, raw := range raws {
 		bytes += len(raw)
 	}
-	q.store.pendingBytes.Add(int64(bytes))
 	q.mu.Lock()
-	q.tail = append(q.tail, raws...)
 	q.last += uint64(len(raws))
+	if q.deleted {
+		q.tailLSN = q.last + 1
+		q.mu.Unlock()
+		return
+	}
+	if q.err == nil { // a failed log's bytes are counted no more: nothing would ever take them off
+		q.store.pendingBytes.Add(int64(bytes))
+	}
+	q.tail = append(q.tail, raws...)
 	if n := len(q.commits); n > 0 && q.commits[n-1].future == f {
 		q.commits[n-1].lsn = q.last
 	} else {
@@ -140,7 +149,8 @@ func (q *QueueLog) Memory(from uint64) [][]byte {
 
 // Read appends to dst consecutive records from `from` on that are in the log on disk, at most maxBytes of them but at least
 // one, and returns it. It waits for the disk. When `from` is only in memory it returns dst as it is.
-// Errors: *seglog.CorruptError and those of the file system; then the queue's log has failed.
+// Errors: seglog.ErrOutOfRange if the log's front was cut behind `from`; *seglog.CorruptError and those of the file system: then
+// the queue's log has failed.
 func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 	q.mu.Lock()
 	inLog, err := from < q.tailLSN, q.err
@@ -154,6 +164,9 @@ func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, erro
 	}
 	out, err := log.Read(from, maxBytes, dst)
 	q.release()
+	if errors.Is(err, seglog.ErrOutOfRange) {
+		return dst, err // records that are not needed any more; no fault of the log
+	}
 	if err != nil {
 		return dst, q.fail("read", err)
 	}
@@ -172,6 +185,7 @@ func (q *QueueLog) Stats() seglog.Stats {
 
 // acquire opens the log if need be and keeps it open until release.
 func (q *QueueLog) acquire() (seglog.Log, error) {
+	q.used.Store(true)
 	q.logMu.Lock()
 	if q.log != nil {
 		q.readers++
@@ -362,10 +376,27 @@ func (q *QueueLog) closeIdle() bool {
 	log := q.log
 	q.log = nil
 	q.logMu.Unlock()
+	if q.appended != q.synced && !q.isDeleted() && q.Err() == nil {
+		// Opened again, the log would take all it finds for durable.
+		if err := log.Sync(); err != nil {
+			q.fail("sync", err)
+		} else {
+			q.synced = q.appended
+		}
+	}
 	if err := log.Close(); err != nil {
 		q.fail("close", err)
 	}
 	return true
+}
+
+// removeFiles removes a deleted log's directory. After it nothing makes that again: open refuses, and whoever was past that
+// check held io.
+func (q *QueueLog) removeFiles() error {
+	q.closeIdle()
+	q.io.Lock()
+	defer q.io.Unlock()
+	return q.store.cfg.FS.RemoveAll(q.store.logDir(q.incarnation))
 }
 
 // Delete marks the log as gone: its directory is removed in the background, durably before the journal forgets the
@@ -395,11 +426,18 @@ func (q *QueueLog) restore(raw []byte) error {
 		return nil // the checkpoint covers it
 	}
 	if r.LSN != q.last+1 {
-		return fmt.Errorf("record %d of incarnation %d follows record %d", r.LSN, q.incarnation, q.last)
+		return &orderError{incarnation: q.incarnation, lsn: r.LSN, last: q.last}
 	}
 	q.change()
 	q.committed([][]byte{raw}, nil)
 	return nil
+}
+
+// orderError: a record does not follow the one before it.
+type orderError struct{ incarnation, lsn, last uint64 }
+
+func (e *orderError) Error() string {
+	return fmt.Sprintf("record %d of incarnation %d follows record %d", e.lsn, e.incarnation, e.last)
 }
 
 // reportTorn tells of bytes that were cut off a queue's log when it was opened. The journal has what belongs there.

@@ -4,11 +4,13 @@ package wal
 // the states, and only then let the journal and the logs' fronts go.
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
 )
+
+// retryDelay is the time between a failed checkpoint and the next try.
+const retryDelay = time.Second
 
 // Checkpoint saves the states of all queues that changed since the last one. On an error the journal keeps everything
 // and the next checkpoint tries again. It waits for the disk; commits go on meanwhile.
@@ -16,21 +18,30 @@ func (s *Store) Checkpoint() error {
 	s.checkpoint.Lock()
 	defer s.checkpoint.Unlock()
 	began := time.Now()
+	if err := s.failure(); err != nil {
+		return fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
+	}
 	mark := s.journal.written.Load()
 	h := checkpointHeader{base: s.points.wantsBase(), firstNeeded: s.journal.nextGroup()}
 	list, gone := s.takeChanged(h.base)
 	states, err := s.saveStates(list)
 	if err == nil {
+		s.mu.Lock()
+		gone, s.gone = append(gone, s.gone...), nil // also those whose deletion saveStates met
+		s.mu.Unlock()
 		err = s.removeGone(gone)
 	}
 	if err == nil {
-		h.sequence = s.journal.currentSequence()
+		h.sequence = s.journal.begun.Load()
 		h.idsReserved = s.idsReserved()
 		h.clockMillis = s.NowMillis()
 		err = s.points.write(h, states)
 	}
 	if err != nil {
 		s.giveBack(list, gone)
+		s.mu.Lock()
+		s.room.Broadcast() // logs were written all the same
+		s.mu.Unlock()
 		if s.cfg.Events.CheckpointFailed != nil {
 			s.cfg.Events.CheckpointFailed(err)
 		}
@@ -87,12 +98,23 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 			return nil, fmt.Errorf("records of incarnation %d: %w", q.incarnation, err)
 		}
 		if !ok {
+			if err := s.failure(); err != nil {
+				return nil, err // the queues are being discarded, not deleted
+			}
+			if q.Last() == 0 {
+				q.change() // made, and its first record not committed yet
+				continue
+			}
 			q.Delete()
 			states = append(states, checkpointState{incarnation: q.incarnation, gone: true})
 			continue
 		}
 		logLast, err := q.sync(snap.LSN)
-		if err != nil && !q.isDeleted() {
+		if q.isDeleted() { // after the snapshot: what was not in its log yet is forgotten
+			states = append(states, checkpointState{incarnation: q.incarnation, gone: true})
+			continue
+		}
+		if err != nil {
 			if err := s.setAside(q, logLast, snap.LSN); err != nil {
 				return nil, fmt.Errorf("set records of incarnation %d aside: %w", q.incarnation, err)
 			}
@@ -110,8 +132,7 @@ func (s *Store) removeGone(gone []*QueueLog) error {
 		return nil
 	}
 	for _, q := range gone {
-		q.closeIdle()
-		if err := s.cfg.FS.RemoveAll(s.logDir(q.incarnation)); err != nil {
+		if err := q.removeFiles(); err != nil {
 			return fmt.Errorf("remove log of deleted queue: %w", err)
 		}
 		s.removeAside(q.incarnation)
@@ -141,15 +162,18 @@ func (s *Store) cutFronts(states []checkpointState) {
 // checkpoints runs them in the background: when enough journal has gathered, or space is wanted.
 func (s *Store) checkpointLoop() {
 	defer s.background.Done()
+	retry := time.NewTimer(retryDelay)
+	retry.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-s.pointKick:
+		case <-retry.C:
 		}
-		if err := s.Checkpoint(); err != nil && !errors.Is(err, errClosed) {
-			// Reported by Checkpoint. Wait for the next kick: more journal, or a push that waits for room.
-			continue
+		// Checkpoint has reported an error. Pushes that wait for room give no second kick, so try again unasked.
+		if err := s.Checkpoint(); err != nil && s.failure() == nil {
+			retry.Reset(retryDelay)
 		}
 	}
 }

@@ -3,8 +3,7 @@ package wal
 // Reading the journal back. The files form a chain: each file's header says after which group of the older files it goes
 // on. Inside a file, groups stand one behind the other. The end of the newest file is where no valid group follows; what is
 // found there decides between a torn tail, which was never acknowledged and is cut, and corruption, which stops the
-// server: a bad group is corruption exactly if a valid group with a higher number stands anywhere behind it, because groups
-// are written in order and one at a time.
+// server: a bad group is corruption exactly if a whole group behind it says that the bad one was durable when it was written.
 
 import (
 	"encoding/binary"
@@ -55,7 +54,7 @@ type TornTail struct {
 // scannedFile is a journal file with its header, as found.
 type scannedFile struct {
 	journalFile
-	fileHeader
+	header    fileHeader
 	headerErr error
 }
 
@@ -67,58 +66,69 @@ type journalScan struct {
 	firstNeeded uint64 // groups below it are covered by the checkpoint
 	needed      uint64 // sequence of a file that must be there; 0 if none
 	readOnly    bool
-	visit       func(g *group, file string) error
+	visit       func(g *group, file string, offset int64) error
 }
 
-// run visits every needed group in order. It changes nothing but removing unfinished preparations and copying a torn tail aside.
+// run visits every needed group in order. It changes nothing but removing unfinished preparations, copying a torn tail aside
+// and making durable what counts from now on.
 func (s *journalScan) run() (journalEnd, error) {
 	end := journalEnd{}
 	all, err := s.list(&end)
 	if err != nil {
 		return end, err
 	}
-	chain, unused, bad := s.sortOut(all)
-	if len(chain) == 0 || chain[len(chain)-1].fileHeader.sequence < s.needed {
-		for _, f := range append(unused, bad...) {
-			end.spares = append(end.spares, f.path)
+	chain, bad := sortOut(all)
+	if len(chain) == 0 || chain[len(chain)-1].header.sequence < s.needed {
+		if s.needed > 0 {
+			return end, s.missing(bad)
 		}
-		return end, s.missing(bad)
+	} else if err := s.follow(chain, &end); err != nil {
+		var gap *gapError
+		if errors.As(err, &gap) {
+			return end, s.explain(gap, bad)
+		}
+		return end, err
 	}
+	if err := s.checkBadHeaders(bad, &end); err != nil {
+		return end, err
+	}
+	for _, f := range bad {
+		end.spares = append(end.spares, f.path)
+	}
+	// Groups below firstNeeded need not be there: an end mark, or a group that no queue's state rests on, may have been lost.
+	// Their numbers must not be given out again all the same, or the next start would take the new groups for covered.
+	end.lastGroup = max(end.lastGroup, s.firstNeeded-1)
+	return end, nil
+}
+
+// follow walks the files from the first needed group on.
+func (s *journalScan) follow(chain []scannedFile, end *journalEnd) error {
 	start := 0
 	for i := range chain {
-		if chain[i].fileHeader.firstGroup <= s.firstNeeded {
+		if chain[i].header.firstGroup <= s.firstNeeded {
 			start = i
 		}
 	}
-	if h := chain[start].fileHeader; h.firstGroup > s.firstNeeded && h.after >= s.firstNeeded {
-		return end, s.gap(s.firstNeeded, h.after, bad, chain[start].path, 0)
+	if h := chain[start].header; h.firstGroup > s.firstNeeded && h.after >= s.firstNeeded {
+		return &gapError{from: s.firstNeeded, to: h.after, path: chain[start].path}
 	}
-	end.lastGroup = chain[start].after
-	for i := start; i < len(chain); i++ {
+	end.lastGroup = chain[start].header.after
+	for i := range chain {
+		if i < start {
+			end.spares = append(end.spares, chain[i].path)
+			continue
+		}
 		var next *scannedFile
 		if i+1 < len(chain) {
 			next = &chain[i+1]
 		}
-		if err := s.walk(&chain[i], next, bad, &end); err != nil {
-			return end, err
+		if err := s.walk(&chain[i], next, end); err != nil {
+			return err
 		}
+		end.files = append(end.files, chain[i].journalFile)
+		end.lastSequence = chain[i].header.sequence
 	}
-	for i := range chain {
-		f := chain[i].journalFile
-		if i < start {
-			unused = append(unused, chain[i])
-			continue
-		}
-		end.files = append(end.files, f)
-		end.lastSequence = chain[i].fileHeader.sequence
-	}
-	if err := s.checkBadHeaders(bad, end.lastGroup); err != nil {
-		return end, err
-	}
-	for _, f := range append(unused, bad...) {
-		end.spares = append(end.spares, f.path)
-	}
-	return end, s.syncNewest(chain)
+	return nil
 }
 
 // list reads the headers of all journal files. A preparation that a crash interrupted is removed.
@@ -169,32 +179,27 @@ func (s *journalScan) readHeader(path string) (scannedFile, error) {
 	} else if err != nil {
 		return scannedFile{}, fmt.Errorf("read header of journal file %s: %w", path, err)
 	}
-	out.fileHeader, out.headerErr = parseFileHeader(block, s.id)
-	out.journalFile.sequence, out.journalFile.firstGroup = out.fileHeader.sequence, out.fileHeader.firstGroup
+	out.header, out.headerErr = parseFileHeader(block, s.id)
+	out.sequence, out.firstGroup, out.after = out.header.sequence, out.header.firstGroup, out.header.after
 	return out, nil
 }
 
-// sortOut separates files with a valid header, in sequence, from those never used and those with a damaged header.
-func (s *journalScan) sortOut(all []scannedFile) (chain, unused, bad []scannedFile) {
+// sortOut separates files with a valid header, in sequence, from the others: never used, torn, or damaged. A header of zeros
+// too may be one that was lost, so what is behind it is looked at.
+func sortOut(all []scannedFile) (chain, bad []scannedFile) {
 	for _, f := range all {
-		switch {
-		case f.headerErr == nil:
+		if f.headerErr == nil {
 			chain = append(chain, f)
-		case errors.Is(f.headerErr, errUnused) && f.bytes <= blockBytes:
-			unused = append(unused, f)
-		default:
-			bad = append(bad, f) // also a header of zeros: it may be one that was lost, so look for groups behind it
+		} else {
+			bad = append(bad, f)
 		}
 	}
-	sort.Slice(chain, func(i, k int) bool { return chain[i].fileHeader.sequence < chain[k].fileHeader.sequence })
-	return chain, unused, bad
+	sort.Slice(chain, func(i, k int) bool { return chain[i].sequence < chain[k].sequence })
+	return chain, bad
 }
 
-// missing is the outcome when the file that must be there is not: nil for a new store.
+// missing is the error when the file that must be there is not.
 func (s *journalScan) missing(bad []scannedFile) error {
-	if s.needed == 0 {
-		return s.checkBadHeaders(bad, 0)
-	}
 	for _, f := range bad {
 		if !errors.Is(f.headerErr, errUnused) {
 			return &CorruptError{File: f.path, Reason: f.headerErr.Error()}
@@ -203,137 +208,265 @@ func (s *journalScan) missing(bad []scannedFile) error {
 	return &CorruptError{File: s.dir, Reason: fmt.Sprintf("journal file with sequence %d is missing", s.needed)}
 }
 
-// gap names the file whose damage best explains that groups from..to are not there.
-func (s *journalScan) gap(from, to uint64, bad []scannedFile, path string, offset int64) error {
+// gapError: groups from..to were promised and are not there; path and offset are where they were looked for.
+type gapError struct {
+	from, to uint64
+	path     string
+	offset   int64
+	reason   error
+}
+
+func (e *gapError) Error() string {
+	return fmt.Sprintf("groups %d to %d are missing or damaged (%v), later ones are there", e.from, e.to, e.reason)
+}
+
+// explain names the file whose damage best explains the gap.
+func (s *journalScan) explain(gap *gapError, bad []scannedFile) error {
 	for _, f := range bad {
-		if g, _ := s.validAbove(f, from-1); g != 0 {
-			return &CorruptError{File: f.path, Reason: f.headerErr.Error()}
-		}
-	}
-	return &CorruptError{File: path, Offset: offset, Reason: fmt.Sprintf("groups %d to %d are missing or damaged, later ones are there", from, to)}
-}
-
-// walk visits the groups of one file. next, if not nil, says up to which group they count and must be there.
-func (s *journalScan) walk(f, next *scannedFile, bad []scannedFile, end *journalEnd) error {
-	data, err := readAll(s.fs, f.path)
-	if err != nil {
-		return err
-	}
-	end.clockMillis = max(end.clockMillis, f.clockMillis)
-	pos, number := int64(blockBytes), f.fileHeader.firstGroup
-	var broken error
-	for pos < int64(len(data)) && (next == nil || number <= next.after) {
-		g, err := parseGroup(data[pos:], s.id)
-		if err == nil && g.number != number {
-			err = errNoGroup // left behind by an earlier life of the file
-			if g.number > number {
-				return &CorruptError{File: f.path, Offset: pos, Reason: fmt.Sprintf("group %d stands where group %d belongs", g.number, number)}
-			}
-		}
-		if err != nil {
-			broken = err
-			break
-		}
-		end.lastGroup = number
-		end.clockMillis = max(end.clockMillis, g.clockMillis)
-		if number >= s.firstNeeded && g.records > 0 {
-			if err := s.visit(&g, f.path); err != nil {
-				return err
-			}
-		}
-		pos += g.span
-		number++
-	}
-	if next != nil {
-		if number <= next.after {
-			return s.gap(number, next.after, bad, f.path, pos)
-		}
-		end.lastGroup = next.after
-		return nil
-	}
-	return s.tail(f, data, pos, end, broken)
-}
-
-// tail decides what the end of the newest file is.
-func (s *journalScan) tail(f *scannedFile, data []byte, pos int64, end *journalEnd, broken error) error {
-	for at := pos + blockBytes; at+blockBytes <= int64(len(data)); at += blockBytes {
-		h, err := parseGroupHeader(data[at:], s.id)
-		if err != nil || h.number <= end.lastGroup {
-			continue
-		}
-		if _, err := parseGroup(data[at:], s.id); err == nil {
-			return &CorruptError{File: f.path, Offset: pos, Reason: fmt.Sprintf("group %d: %v; group %d behind it is whole", end.lastGroup+1, broken, h.number)}
-		}
-	}
-	if pos >= int64(len(data)) || broken == nil || s.readOnly {
-		return nil
-	}
-	block := data[pos:min(pos+blockBytes, int64(len(data)))]
-	claimed := int64(len(block))
-	if h, err := parseGroupHeader(block, s.id); err == nil {
-		if h.number <= end.lastGroup {
-			return nil // an earlier life of the file
-		}
-		claimed = min(groupSpan(int(min(h.bytes, uint64(len(data))))), int64(len(data))-pos)
-	} else if allZero(block) || oldMiddle(block, end.lastGroup+1) {
-		return nil
-	}
-	saved, err := saveAside(s.fs, s.damagedDir, filepath.Base(f.path), pos, data[pos:pos+claimed])
-	if err != nil {
-		return err
-	}
-	end.torn = &TornTail{File: f.path, Offset: pos, Bytes: claimed, SavedAs: saved, Reason: broken.Error()}
-	return nil
-}
-
-// oldMiddle: the block is no damaged header of the expected group but the middle of a longer group of an earlier life, or
-// that of a group whose first block never reached the disk. Neither is worth a report.
-func oldMiddle(block []byte, expected uint64) bool {
-	return [4]byte(block[:4]) != groupMagic && binary.LittleEndian.Uint64(block[8:]) != expected
-}
-
-// checkBadHeaders finds groups that only a damaged header hides. One group right behind the end is a tear: header and first
-// group are written together. More is corruption.
-func (s *journalScan) checkBadHeaders(bad []scannedFile, last uint64) error {
-	for _, f := range bad {
-		g, err := s.validAbove(f, last+1)
+		found, err := s.hidden(f, gap.from-1)
 		if err != nil {
 			return err
 		}
-		if g != 0 {
-			return &CorruptError{File: f.path, Reason: fmt.Sprintf("%v; group %d in it is whole", f.headerErr, g)}
+		if found != nil {
+			return &CorruptError{File: f.path, Reason: f.headerErr.Error()}
 		}
+	}
+	return &CorruptError{File: gap.path, Offset: gap.offset, Reason: gap.Error()}
+}
+
+// walk visits the groups of one file. next, if not nil, says up to which group they count and must be there.
+func (s *journalScan) walk(f, next *scannedFile, end *journalEnd) error {
+	data, err := readAll(s.fs, f.path)
+	if err != nil {
+		return err
+	}
+	end.clockMillis = max(end.clockMillis, f.header.clockMillis)
+	w := walker{scan: s, file: f, data: data, pos: blockBytes, number: f.header.firstGroup, durable: f.header.after, end: end}
+	if next != nil {
+		w.last = next.header.after
+		if err := w.groups(); err != nil {
+			return err
+		}
+		if w.number <= w.last {
+			return &gapError{from: w.number, to: w.last, path: f.path, offset: w.pos, reason: w.broken}
+		}
+		end.lastGroup = w.last
+		return nil
+	}
+	w.last = ^uint64(0)
+	if err := w.groups(); err != nil {
+		return err
+	}
+	if err := w.tail(); err != nil {
+		return err
+	}
+	return w.makeDurable()
+}
+
+// walker goes through one file's groups.
+type walker struct {
+	scan *journalScan
+	file *scannedFile
+	data []byte
+	end  *journalEnd
+
+	last   uint64 // groups above it do not count
+	pos    int64  // where the next group is expected
+	number uint64 // and which
+	broken error  // why it is not there; nil at the end of the file
+
+	durable uint64  // the last group that some group or header says was durable
+	places  []int64 // where each group begins, from the file's first on
+}
+
+// groups visits whole groups until one is not there.
+func (w *walker) groups() error {
+	for w.pos < int64(len(w.data)) && w.number <= w.last {
+		g, err := parseGroup(w.data[w.pos:], w.scan.id, w.file.sequence)
+		if err == nil && g.number != w.number {
+			return &CorruptError{File: w.file.path, Offset: w.pos, Reason: fmt.Sprintf("group %d stands where group %d belongs", g.number, w.number)}
+		}
+		if err != nil {
+			if w.brokenEndMark() {
+				w.places = append(w.places, w.pos)
+				w.pos += groupSpan(0)
+				w.number++
+				continue
+			}
+			w.broken = err
+			return nil
+		}
+		w.places = append(w.places, w.pos)
+		w.durable = max(w.durable, g.durable)
+		w.end.lastGroup = w.number
+		w.end.clockMillis = max(w.end.clockMillis, g.clockMillis)
+		if w.number >= w.scan.firstNeeded && g.records > 0 {
+			if err := w.scan.visit(&g, w.file.path, w.pos); err != nil {
+				return err
+			}
+		}
+		w.pos += g.span
+		w.number++
 	}
 	return nil
 }
 
-// validAbove returns the number of a whole group in f above last, or 0.
-func (s *journalScan) validAbove(f scannedFile, last uint64) (uint64, error) {
+// brokenEndMark: the expected group is damaged, but it was only an end mark. A real group is durable before the next one is
+// written; an end mark is not waited for. So if the group right behind says that the expected one was not durable yet, that
+// was an end mark, held nothing, and a power cut may lose it and keep the one behind. It is written again by makeDurable, so
+// that in any older file a missing group is corruption.
+func (w *walker) brokenEndMark() bool {
+	at := w.pos + groupSpan(0)
+	if w.last != ^uint64(0) || at >= int64(len(w.data)) {
+		return false
+	}
+	g, err := parseGroup(w.data[at:], w.scan.id, w.file.sequence)
+	if err != nil || g.number != w.number+1 || g.durable >= w.number {
+		return false
+	}
+	if promised, _ := durableBehind(w.data, at, w.scan.id, w.file.sequence); promised >= w.number {
+		return false
+	}
+	block := w.data[w.pos:at]
+	clear(block)
+	h := groupHeader{number: w.number, durable: g.durable, clockMillis: g.clockMillis, sequence: g.sequence, flags: flagEndMark}
+	h.put(block, w.scan.id)
+	putEndMark(block[groupHeaderBytes:], w.number, groupSum(0).close(block))
+	return true
+}
+
+// durableBehind is the highest number of a group that is durable according to any whole group from at on, and that group. A
+// sequence of 0 stands for any.
+func durableBehind(data []byte, at int64, id storeID, sequence uint64) (durable uint64, by groupHeader) {
+	for ; at+blockBytes <= int64(len(data)); at += blockBytes {
+		h, err := parseGroupHeader(data[at:], id)
+		if err != nil || h.durable <= durable || sequence != 0 && h.sequence != uint32(sequence) {
+			continue
+		}
+		if _, err := parseGroup(data[at:], id, uint64(h.sequence)); err == nil {
+			durable, by = h.durable, h
+		}
+	}
+	return durable, by
+}
+
+// tail decides what the end of the newest file is: the end, a torn group, which nobody was promised and which is copied
+// aside, or corruption, if a group behind it shows that it was durable.
+func (w *walker) tail() error {
+	if w.broken == nil {
+		return nil
+	}
+	s, end := w.scan, w.end
+	if promised, by := durableBehind(w.data, w.pos+blockBytes, s.id, w.file.sequence); promised >= w.number {
+		return &CorruptError{File: w.file.path, Offset: w.pos,
+			Reason: fmt.Sprintf("group %d: %v; group %d behind it is whole and says that it was durable", w.number, w.broken, by.number)}
+	}
+	block := w.data[w.pos:min(w.pos+blockBytes, int64(len(w.data)))]
+	claimed := int64(len(block))
+	if h, err := parseGroupHeader(block, s.id); err == nil {
+		if h.sequence != uint32(w.file.sequence) {
+			return nil // an earlier life of the file
+		}
+		claimed = min(groupSpan(int(min(h.bytes, uint64(len(w.data))))), int64(len(w.data))-w.pos)
+	} else if allZero(block) || foreign(block, w.number, w.file.sequence) {
+		return nil
+	}
+	saved, err := saveAside(s.fs, s.damagedDir, filepath.Base(w.file.path), w.pos, w.data[w.pos:w.pos+claimed])
+	if err != nil {
+		return err
+	}
+	end.torn = &TornTail{File: w.file.path, Offset: w.pos, Bytes: claimed, SavedAs: saved, Reason: w.broken.Error()}
+	return nil
+}
+
+// foreign: the block is no damaged header of the expected group but the middle of a longer group, or a header, of an earlier
+// life of the file. That is not worth a report. One damaged field does not make a header foreign.
+func foreign(block []byte, number, sequence uint64) bool {
+	fits := 0
+	for _, same := range []bool{
+		[4]byte(block[:4]) == groupMagic,
+		binary.LittleEndian.Uint64(block[8:]) == number,
+		binary.LittleEndian.Uint32(block[44:]) == uint32(sequence),
+	} {
+		if same {
+			fits++
+		}
+	}
+	return fits < 2
+}
+
+// checkBadHeaders finds groups that only a damaged or lost header hides. Header and first group are written together, so if
+// nothing shows that one of the groups was durable, it is a tear: copied aside and forgotten. Otherwise it is corruption.
+func (s *journalScan) checkBadHeaders(bad []scannedFile, end *journalEnd) error {
+	for _, f := range bad {
+		g, err := s.hidden(f, end.lastGroup)
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			continue
+		}
+		if g.durable > end.lastGroup {
+			return &CorruptError{File: f.path, Reason: fmt.Sprintf("%v; group %d in it is whole and says that group %d was durable", f.headerErr, g.number, g.durable)}
+		}
+		data, err := readAll(s.fs, f.path)
+		if err != nil {
+			return err
+		}
+		size := min(blockBytes+groupSpan(int(g.bytes)), int64(len(data)))
+		saved, err := saveAside(s.fs, s.damagedDir, filepath.Base(f.path), 0, data[:size])
+		if err != nil {
+			return err
+		}
+		end.torn = &TornTail{File: f.path, Bytes: size, SavedAs: saved, Reason: f.headerErr.Error()}
+	}
+	return nil
+}
+
+// hidden returns a whole group in f above last, preferably one that says that a group above last was durable, or nil.
+func (s *journalScan) hidden(f scannedFile, last uint64) (*groupHeader, error) {
 	data, err := readAll(s.fs, f.path)
 	if err != nil {
-		return 0, err
+		return nil, err
+	}
+	if durable, by := durableBehind(data, blockBytes, s.id, 0); durable > last {
+		return &by, nil
 	}
 	for at := int64(blockBytes); at+blockBytes <= int64(len(data)); at += blockBytes {
 		if h, err := parseGroupHeader(data[at:], s.id); err == nil && h.number > last {
-			if _, err := parseGroup(data[at:], s.id); err == nil {
-				return h.number, nil
+			if _, err := parseGroup(data[at:], s.id, uint64(h.sequence)); err == nil {
+				return &h, nil
 			}
 		}
 	}
-	return 0, nil
+	return nil, nil
 }
 
-// syncNewest makes durable what was read: a killed process may have left its last groups in the page cache only, and from
-// now on they count.
-func (s *journalScan) syncNewest(chain []scannedFile) error {
-	if len(chain) == 0 || s.readOnly {
+// makeDurable writes the last groups again and syncs them. They count from now on, but a process that was killed may have left
+// them in the page cache only; and if that process had met a failed sync, the kernel calls those pages clean, so that
+// a sync alone would succeed and prove nothing. Writing the same bytes once more makes them dirty.
+func (w *walker) makeDurable() error {
+	from := w.pos
+	switch first := w.file.header.firstGroup; {
+	case w.durable < first:
+		from = 0 // the header is no older than the first group
+	case w.durable-first+1 < uint64(len(w.places)):
+		from = w.places[w.durable-first+1]
+	}
+	s := w.scan
+	if s.readOnly {
 		return nil
 	}
-	f, err := s.fs.OpenFile(chain[len(chain)-1].path, os.O_RDWR, 0)
+	f, err := s.fs.OpenFile(w.file.path, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("open journal file: %w", err)
 	}
 	defer f.Close()
+	if from < w.pos {
+		if n, err := f.WriteAt(w.data[from:w.pos], from); err != nil || int64(n) != w.pos-from {
+			return fmt.Errorf("write the last groups of journal file %s again: %w", f.Name(), errOrShort(err))
+		}
+	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync journal file %s: %w", f.Name(), err)
 	}
@@ -395,8 +528,8 @@ func (s *journalScan) barrier(after uint64, fileBytes int64) error {
 	h := fileHeader{firstGroup: after + 1, after: after, sequence: 1}
 	for _, f := range all {
 		if f.headerErr == nil {
-			h.sequence = max(h.sequence, f.fileHeader.sequence+1)
-			h.clockMillis = max(h.clockMillis, f.clockMillis)
+			h.sequence = max(h.sequence, f.sequence+1)
+			h.clockMillis = max(h.clockMillis, f.header.clockMillis)
 		}
 	}
 	j := &journal{cfg: journalConfig{fs: s.fs, dir: s.dir, id: s.id}, nameSeq: end.nameMax}

@@ -8,7 +8,6 @@
 package wal
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -117,6 +116,7 @@ type Store struct {
 	background  sync.WaitGroup
 	checkpoint  sync.Mutex // one checkpoint at a time; held during IO
 	abandonOnce sync.Once
+	recovering  bool // Open is at work, alone
 }
 
 // NowMillis is the server clock: milliseconds of up-time, summed up over all runs. It never jumps and counts no time that
@@ -166,7 +166,7 @@ func (s *Store) WaitRoom() error {
 }
 
 func (s *Store) hasRoom() bool {
-	return s.pendingBytes.Load() < s.cfg.WriteBehindBytes && s.journal.used.Load() <= s.cfg.JournalBytes
+	return s.pendingBytes.Load() < s.cfg.WriteBehindBytes && !s.journal.full(s.cfg.JournalBytes)
 }
 
 func (s *Store) kick(c chan struct{}) {
@@ -192,7 +192,7 @@ func (s *Store) logDir(incarnation uint64) string {
 }
 
 func (s *Store) logFailed(incarnation uint64, err error) {
-	if s.cfg.Events.LogFailed != nil {
+	if s.cfg.Events.LogFailed != nil && !s.recovering { // while recovering, the queue may turn out to be deleted
 		s.cfg.Events.LogFailed(incarnation, err)
 	}
 }
@@ -226,26 +226,33 @@ func (s *Store) deleted(q *QueueLog) {
 	s.kick(s.pointKick)
 }
 
-// opened keeps the list of open logs and closes the one unused for longest when there are too many.
+// opened adds to the list of open logs. The background writer closes those that are too many.
 func (s *Store) opened(q *QueueLog) {
 	s.mu.Lock()
 	s.open = append(s.open, q)
+	excess := len(s.open) > s.cfg.OpenLogs
 	s.mu.Unlock()
+	if excess {
+		s.kick(s.writeKick)
+	}
 }
 
-// closeExcess is called by the background writer, since closing a log syncs it.
+// closeExcess closes logs that were not used since it looked last, the longest open first. It is called by the background
+// writer, since closing a log syncs it.
 func (s *Store) closeExcess() {
 	for tries := 0; ; tries++ {
 		s.mu.Lock()
-		if len(s.open) <= s.cfg.OpenLogs || tries > len(s.open) {
+		if len(s.open) <= s.cfg.OpenLogs || tries > 2*len(s.open) {
 			s.mu.Unlock()
 			return
 		}
 		q := s.open[0]
 		s.open = s.open[1:]
 		s.mu.Unlock()
-		if !q.closeIdle() {
-			s.opened(q) // in use: try it again after the others
+		if q.used.Swap(false) || !q.closeIdle() {
+			s.mu.Lock()
+			s.open = append(s.open, q) // in use: try it again after the others
+			s.mu.Unlock()
 		}
 	}
 }
@@ -281,7 +288,6 @@ func (s *Store) writeOnce() {
 	list := s.writing
 	s.writing = nil
 	s.mu.Unlock()
-	again := false
 	for _, q := range list {
 		err := q.flush(^uint64(0))
 		q.mu.Lock()
@@ -289,17 +295,13 @@ func (s *Store) writeOnce() {
 		more := q.dirty
 		q.mu.Unlock()
 		if more {
-			s.enlist(q)
-			again = true
+			s.enlist(q) // for the kick that the rest's group gives when it is durable
 		}
 		s.mu.Lock()
 		s.room.Broadcast()
 		s.mu.Unlock()
 	}
 	s.closeExcess()
-	if again {
-		s.kick(s.writeKick)
-	}
 }
 
 // Abandon stops the store without saving anything more, as a crash would. It is used when the journal has failed and the
@@ -312,27 +314,38 @@ func (s *Store) Abandon() {
 		s.mu.Unlock()
 		close(s.stop)
 		s.background.Wait()
-		s.journal.close()
-		s.mu.Lock()
-		open := s.open
-		s.open = nil
-		s.mu.Unlock()
-		for _, q := range open {
-			q.closeIdle()
-		}
-		s.lock.Close()
+		s.release()
 	})
+}
+
+// release ends the journal and closes all files. No background goroutine runs any more, or yet.
+func (s *Store) release() {
+	if s.journal != nil {
+		s.journal.close()
+	}
+	s.mu.Lock()
+	open := s.open
+	s.open = nil
+	s.mu.Unlock()
+	for _, q := range open {
+		q.closeIdle()
+	}
+	s.lock.Close()
 }
 
 // Close takes a checkpoint and closes everything. Nobody may commit any more. An error means that the next start has to
 // replay more, not that anything durable is lost.
 func (s *Store) Close() error {
 	err := s.Checkpoint()
-	s.mu.Lock()
-	broken := s.broken
-	s.mu.Unlock()
 	s.Abandon()
-	return errors.Join(err, broken)
+	return err
+}
+
+// failure is why the journal stopped, or nil.
+func (s *Store) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
 }
 
 // DurableGroup is the number of the last durable journal group; a store reopened after a failure goes on from it.

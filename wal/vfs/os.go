@@ -1,0 +1,82 @@
+package vfs
+
+// The machine's own file system: package os, with the syncs that it lacks.
+
+import (
+	"fmt"
+	"os"
+)
+
+// OS is the machine's file system.
+var OS FS = osFS{}
+
+type osFS struct{}
+
+type osFile struct{ *os.File }
+
+func (osFS) Open(name string) (File, error) { return wrapOS(os.Open(name)) }
+
+func (osFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
+	return wrapOS(os.OpenFile(name, flag, perm))
+}
+
+// wrapOS keeps a nil *os.File from becoming a File that is not nil.
+func wrapOS(f *os.File, err error) (File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (osFS) Mkdir(name string, perm os.FileMode) error    { return os.Mkdir(name, perm) }
+func (osFS) MkdirAll(name string, perm os.FileMode) error { return os.MkdirAll(name, perm) }
+func (osFS) Remove(name string) error                     { return os.Remove(name) }
+func (osFS) RemoveAll(name string) error                  { return os.RemoveAll(name) }
+func (osFS) Rename(oldName, newName string) error         { return os.Rename(oldName, newName) }
+func (osFS) ReadDir(name string) ([]os.DirEntry, error)   { return os.ReadDir(name) }
+func (osFS) Stat(name string) (os.FileInfo, error)        { return os.Stat(name) }
+
+func (osFS) SyncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if closeErr := d.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+func (f osFile) Datasync() error {
+	if err := datasync(f.File); err != nil {
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// Preallocate reserves the space in one piece where the file system can, and then writes it: reserved space alone is
+// made of unwritten extents, and each first write into one costs a metadata commit.
+func (f osFile) Preallocate(size int64) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if err := reserve(f.File, size); err != nil {
+		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+	}
+	if err := fillZero(f.File, size); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func (f osFile) Lock() error {
+	held, err := flock(f.File)
+	if err != nil {
+		return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+	}
+	if held {
+		return fmt.Errorf("lock %s: %w", f.Name(), ErrLocked)
+	}
+	return nil
+}

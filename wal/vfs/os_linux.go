@@ -1,0 +1,49 @@
+package vfs
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// withFD runs op on f's descriptor, again while a signal interrupts it, and keeps the descriptor alive meanwhile.
+func withFD(f *os.File, op func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var opErr error
+	err = conn.Control(func(fd uintptr) {
+		for {
+			if opErr = op(int(fd)); opErr != syscall.EINTR {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return opErr
+}
+
+func datasync(f *os.File) error { return withFD(f, syscall.Fdatasync) }
+
+// reserve allocates blocks; a file system that cannot is no error, since the blocks are written next anyway.
+func reserve(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := withFD(f, func(fd int) error { return syscall.Fallocate(fd, 0, 0, size) })
+	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+func flock(f *os.File) (held bool, err error) {
+	err = withFD(f, func(fd int) error { return syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) })
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}

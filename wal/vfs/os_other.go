@@ -1,0 +1,32 @@
+//go:build unix && !linux
+
+package vfs
+
+// Where there is no fdatasync and no fallocate, the stronger and the plainer call do.
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+func datasync(f *os.File) error { return f.Sync() }
+
+func reserve(*os.File, int64) error { return nil }
+
+func flock(f *os.File) (held bool, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var lockErr error
+	if err := conn.Control(func(fd uintptr) {
+		lockErr = syscall.Flock(int(fd), syscall.LOCK_EX|syscall.LOCK_NB)
+	}); err != nil {
+		return false, err
+	}
+	if errors.Is(lockErr, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, lockErr
+}
