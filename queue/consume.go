@@ -155,6 +155,9 @@ func (s *Set) Ack(name []byte, batch uint64, ids []uint64) (n int, after *Future
 // Nack gives messages of a batch back: as a failed attempt after delayMillis (-1: as the queue's options say), or as if
 // they had not been delivered. It returns how many went back. Errors: as Ack.
 func (s *Set) Nack(name []byte, batch uint64, mode machine.NackMode, delayMillis int64, ids []uint64) (n int, after *Future, err error) {
+	if mode == machine.Dead {
+		return 0, nil, refuse("ERR", "there are no dead-letter queues in this version; give the message back with a DELAY, or acknowledge it")
+	}
 	return s.settle(name, batch, func(q *queue, now machine.Time) (int, machine.Effect, bool, error) {
 		return q.m.DecideNack(now, batch, ids, mode, delayMillis, q.retryPolicy())
 	})
@@ -204,19 +207,7 @@ func (s *Set) Extend(name []byte, batch uint64, millis int64) (deadlineUnixMilli
 func (q *queue) batchError(batch uint64, err error) *Error {
 	var gone *machine.BatchError
 	if errors.As(err, &gone) {
-		switch gone.Reason {
-		case machine.Expired:
-			return refuse("NOBATCH", "batch %d of queue %q expired %d ms ago and went back; do not retry this call", batch, q.name, gone.AgeMillis)
-		case machine.Superseded:
-			return refuse("NOBATCH", "batch %d of queue %q went back %d ms ago, when its tenure ended; do not retry this call", batch, q.name, gone.AgeMillis)
-		case machine.ResolvedBatch:
-			return refuse("NOBATCH", "batch %d of queue %q is resolved already; do not retry this call", batch, q.name)
-		}
-		return refuse("NOBATCH", "batch %d of queue %q is unknown: it expired long ago, or it never was; do not retry this call", batch, q.name)
+		return refuse("NOBATCH", "%v (queue %q)", gone, q.name)
 	}
-	var stranger *machine.NotInBatchError
-	if errors.As(err, &stranger) {
-		return refuse("ERR", "id %d was never in batch %d of queue %q; nothing was changed", stranger.ID, batch, q.name)
-	}
-	return refuse("ERR", "batch %d of queue %q: %v; nothing was changed", batch, q.name, err)
+	return refuse("ERR", "%v, queue %q; nothing was changed", err, q.name)
 }

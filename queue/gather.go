@@ -34,17 +34,39 @@ func (r *reach) at(lsn uint64) [][]byte {
 
 // forget drops what the cursor has passed.
 func (r *reach) forget(cursor uint64) {
-	if len(r.raws) > 0 && cursor+1 >= r.from+uint64(len(r.raws)) {
+	if next := cursor + 1; next >= r.from+uint64(len(r.raws)) {
 		r.raws = nil
+	} else if next > r.from {
+		r.raws = r.raws[next-r.from:]
+		r.from = next
 	}
 	r.byID = nil
+}
+
+// add takes over what was read: behind what is there if it follows, so that a batch larger than one read comes together.
+// What is kept is bounded by the limits of a batch and one read.
+func (r *reach) add(read reach) {
+	for id, raw := range read.byID {
+		if r.byID == nil {
+			r.byID = read.byID
+			break
+		}
+		r.byID[id] = raw
+	}
+	switch {
+	case len(read.raws) == 0:
+	case len(r.raws) > 0 && read.from == r.from+uint64(len(r.raws)):
+		r.raws = append(r.raws, read.raws...)
+	default:
+		r.from, r.raws = read.from, read.raws
+	}
 }
 
 // gathered is a batch that could be leased.
 type gathered struct {
 	picks        []pick
 	returned     []machine.Returned
-	fresh        []machine.New
+	fresh        []machine.Fresh
 	cursor       uint64
 	bytes        int64
 	oldestPushed int64
@@ -133,7 +155,7 @@ func (q *queue) gatherReturned(now machine.Time, l limits, g *gathered) bool {
 			continue
 		}
 		if len(missing) > 0 {
-			continue
+			continue // collect all that must be read; the order is kept
 		}
 		added, err := g.add(l, raw, r.Failed)
 		if err != nil || !added {
@@ -146,10 +168,6 @@ func (q *queue) gatherReturned(now machine.Time, l limits, g *gathered) bool {
 		}
 	}
 	if len(missing) == 0 {
-		return true
-	}
-	if len(g.picks) > 0 {
-		g.full = true // what is at hand goes first; order is kept, since only lower ids are in it
 		return true
 	}
 	g.reading = true
@@ -179,12 +197,8 @@ func (q *queue) walk(l limits, g *gathered) {
 			raws = q.reach.at(at)
 		}
 		if raws == nil {
-			if len(g.picks) == 0 {
-				g.reading = true
-				q.fetchAhead(at)
-			} else {
-				g.full = true // what is at hand goes now; the next pull reads on
-			}
+			g.reading = true
+			q.fetchAhead(at)
 			return
 		}
 		for _, raw := range raws {
@@ -222,7 +236,7 @@ func (q *queue) take(l limits, g *gathered, id uint64, raw []byte) bool {
 	if err != nil || !added {
 		return false
 	}
-	g.fresh = append(g.fresh, machine.New{ID: id, SizeBytes: uint32(len(view.Body))})
+	g.fresh = append(g.fresh, machine.Fresh{ID: id, SizeBytes: uint32(len(view.Body))})
 	g.cursor = id
 	return true
 }
@@ -271,12 +285,7 @@ func (q *queue) fetch(read func() (reach, error)) {
 		q.mu.Lock()
 		q.fetching = false
 		if err == nil {
-			if r.byID == nil {
-				r.byID = q.reach.byID
-			} else {
-				r.from, r.raws = q.reach.from, q.reach.raws
-			}
-			q.reach = r
+			q.reach.add(r)
 		}
 		q.mu.Unlock()
 		q.serve() // after an error it answers with the log's failure

@@ -111,7 +111,7 @@ func (q *queue) retryPolicy() machine.RetryPolicy {
 		DelayMillis:    q.option(machine.RetryDelay),
 		Backoff:        q.option(machine.RetryBackoff),
 		DelayMaxMillis: q.option(machine.RetryDelayMax),
-		AttemptsMax:    q.option(machine.MaxAttempts),
+		// AttemptsMax stays 0: without a dead-letter queue no message may be taken out.
 	}
 }
 

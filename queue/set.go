@@ -117,7 +117,7 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	out := Report{Queues: len(r.byName), Recovery: found}
 	for _, q := range r.byLife {
 		q.store = store
-		out.Messages += q.m.Counts().Total()
+		out.Messages += q.m.Len()
 	}
 	s.mu.Unlock()
 	out.Duration = time.Since(began)
@@ -266,6 +266,9 @@ func (s *Set) Create(name []byte, o machine.Options) (*Future, error) {
 	}
 	if err := ValidName(name); err != nil {
 		return nil, err
+	}
+	if o.IsSet(machine.MaxAttempts) && o.Get(machine.MaxAttempts, nil) != 0 {
+		return nil, refuse("ERR", "max-attempts must be 0: there are no dead-letter queues in this version, and no message may be lost")
 	}
 	q, made, err := s.create(name, o)
 	if err != nil {
@@ -416,7 +419,7 @@ func (s *Set) reopenStore() {
 	s.mu.Lock()
 	old, queues := s.store, s.byLife
 	s.mu.Unlock()
-	for old == nil { // the journal failed while the set was still opening
+	if old == nil { // the journal failed while the set was still opening: Open reports it
 		return
 	}
 	for _, q := range queues {

@@ -285,6 +285,7 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 	if err != nil {
 		return q.fail("open", err)
 	}
+	q.used.Store(true)
 	bytes := 0
 	for len(batch) > 0 {
 		n, size := step(batch, q.store.cfg.SegmentBytes)

@@ -365,6 +365,26 @@ func TestTrapReadsAndAppendsBesideSync(t *testing.T) {
 	must(t, log.Close())
 }
 
+// The kernel reports a lost write to one descriptor. If that was the library's, in an append beside the sync, then the
+// sync must not say that all is well.
+func TestSyncBesideAFailingAppend(t *testing.T) {
+	slow := &slowSync{FS: vfs.OS, reached: make(chan struct{}), release: make(chan struct{})}
+	cfg := Config{FS: slow, Dir: filepath.Join(fastDir(t), "log"), Incarnation: testIncarnation, SegmentBytes: 4096}
+	log, _, err := Open(cfg, 1, 0)
+	must(t, err)
+	must(t, log.Append(makeRecords(1, 10)))
+	must(t, os.Mkdir(filepath.Join(cfg.Dir, segmentName(12)), 0o755))
+	synced := make(chan error)
+	go func() { synced <- log.Sync() }()
+	<-slow.reached
+	appendErr := log.Append([][]byte{makeSized(11, 5000)})
+	close(slow.release)
+	if err := <-synced; err == nil || err != appendErr {
+		t.Fatalf("append says %v, sync beside it %v", appendErr, err)
+	}
+	_ = log.Close()
+}
+
 // slowSync is a file system whose first Sync waits.
 type slowSync struct {
 	vfs.FS

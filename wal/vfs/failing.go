@@ -69,6 +69,7 @@ type Failing struct {
 	mu        sync.Mutex // guards all below; never held during an operation of inner
 	ops       []Op
 	at        int // 0: none
+	when      func(Op) bool
 	how       Failure
 	err       error
 	halted    bool
@@ -92,6 +93,13 @@ func (f *Failing) FailAtHow(n int, how Failure, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.at, f.how, f.err = n, how, err
+}
+
+// FailWhen makes the next operation for which choose is true fail once with err, in the given manner.
+func (f *Failing) FailWhen(choose func(Op) bool, how Failure, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.when, f.how, f.err = choose, how, err
 }
 
 // HaltAt makes operation n and every later one fail with ErrCrashed, as if the process had died just before it. Over a
@@ -120,7 +128,7 @@ func (f *Failing) Count() int {
 func (f *Failing) Reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ops, f.at, f.haltAt, f.halted = nil, 0, 0, false
+	f.ops, f.at, f.when, f.haltAt, f.halted = nil, 0, nil, 0, false
 }
 
 // step counts an operation and says how it has to fail: err is nil if it has not to.
@@ -134,10 +142,11 @@ func (f *Failing) step(kind, path string) (how Failure, err error) {
 	if f.halted {
 		return FailBefore, &os.PathError{Op: kind, Path: path, Err: ErrCrashed}
 	}
-	if f.at == 0 || len(f.ops) != f.at {
+	chosen := f.at != 0 && len(f.ops) == f.at || f.when != nil && f.when(Op{kind, path})
+	if !chosen {
 		return 0, nil
 	}
-	f.at = 0
+	f.at, f.when = 0, nil
 	return f.how, &os.PathError{Op: kind, Path: path, Err: fmt.Errorf("%w (operation %d)", f.err, len(f.ops))}
 }
 

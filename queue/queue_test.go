@@ -1,0 +1,440 @@
+package queue
+
+// Scenarios on a set of queues over a file system in memory: what a consumer gets, and what is still there after a power cut.
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quail/queue/machine"
+	"quail/wal"
+	"quail/wal/seglog"
+	"quail/wal/vfs"
+)
+
+// world is one data directory and the set that has it open.
+type world struct {
+	t    *testing.T
+	fs   *vfs.Lossy
+	set  *Set
+	opts *machine.Options
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions()}
+	w.open()
+	return w
+}
+
+func (w *world) config(fs vfs.FS) Config {
+	return Config{
+		Store: wal.Config{FS: fs, Dir: "/data", JournalFileBytes: 64 << 10, JournalBytes: 1 << 20, CheckpointBytes: 256 << 10,
+			WriteBehindBytes: 1 << 20, SegmentBytes: 16 << 10, OpenLogs: 8, OpenLog: seglog.OpenSim},
+		Defaults:     func() *machine.Options { return w.opts },
+		QueuesMax:    func() int { return 1000 },
+		AutoCreate:   func() bool { return true },
+		PushBytesMax: func() int64 { return 1 << 20 },
+	}
+}
+
+func (w *world) open() {
+	w.t.Helper()
+	set, _, err := Open(w.config(w.fs))
+	if err != nil {
+		w.t.Fatalf("open: %v", err)
+	}
+	w.set = set
+}
+
+// restart closes and opens again.
+func (w *world) restart() {
+	w.t.Helper()
+	if err := w.set.Close(); err != nil {
+		w.t.Fatalf("close: %v", err)
+	}
+	w.open()
+}
+
+// powerCut loses what was not synced and opens what is left.
+func (w *world) powerCut() {
+	w.t.Helper()
+	crashed := w.fs.Crash()
+	w.set.mu.Lock()
+	w.set.closing = true // a dead process reopens nothing
+	close(w.set.closed)
+	w.set.mu.Unlock()
+	w.set.WakeAll()
+	w.set.store.Abandon()
+	w.fs = crashed
+	w.open()
+}
+
+func (w *world) push(queue string, bodies ...string) uint64 {
+	w.t.Helper()
+	id, f, err := w.set.Push([]byte(queue), split(bodies))
+	if err == nil {
+		err = f.Wait()
+	}
+	if err != nil {
+		w.t.Fatalf("push: %v", err)
+	}
+	return id
+}
+
+func split(bodies []string) [][]byte {
+	out := make([][]byte, len(bodies))
+	for i := range bodies {
+		out[i] = []byte(bodies[i])
+	}
+	return out
+}
+
+// pulled is the answer of one pull.
+type pulled struct {
+	batch *Batch
+	err   error
+}
+
+func (w *world) start(r ConsumeRequest) (chan pulled, func()) {
+	answer := make(chan pulled, 1)
+	cancel := w.set.Consume(r, func(b *Batch, after *Future, err error) {
+		go func() {
+			if e := after.Wait(); e != nil && err == nil {
+				err = e
+			}
+			answer <- pulled{b, err}
+		}()
+	})
+	return answer, cancel
+}
+
+func request(queue, consumer string) ConsumeRequest {
+	return ConsumeRequest{Queue: []byte(queue), Consumer: []byte(consumer), Count: -1, Bytes: -1, FillMillis: -1, LeaseMillis: -1}
+}
+
+func blocking(queue, consumer string, millis int64) ConsumeRequest {
+	r := request(queue, consumer)
+	r.Block, r.BlockMillis = true, millis
+	return r
+}
+
+func (w *world) pull(r ConsumeRequest) (*Batch, error) {
+	answer, _ := w.start(r)
+	p := <-answer
+	return p.batch, p.err
+}
+
+// show writes a batch as "id:body@attempt …", and no batch as "null".
+func show(b *Batch) string {
+	if b == nil {
+		return "null"
+	}
+	var parts []string
+	for _, m := range b.Messages {
+		parts = append(parts, fmt.Sprintf("%s@%d", m.Body, m.Attempt))
+	}
+	return strings.Join(parts, " ")
+}
+
+func (w *world) expect(r ConsumeRequest, want string) *Batch {
+	w.t.Helper()
+	b, err := w.pull(r)
+	if err != nil {
+		w.t.Fatalf("pull: %v", err)
+	}
+	if got := show(b); got != want {
+		w.t.Fatalf("pulled %q, want %q", got, want)
+	}
+	return b
+}
+
+func (w *world) ack(queue string, batch uint64, ids ...uint64) int {
+	w.t.Helper()
+	n, f, err := w.set.Ack([]byte(queue), batch, ids)
+	if err == nil {
+		err = f.Wait()
+	}
+	if err != nil {
+		w.t.Fatalf("ack: %v", err)
+	}
+	return n
+}
+
+func codeOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return fmt.Sprint(err)
+}
+
+func TestPushConsumeAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.push("orders", "a", "b", "c")
+		r := request("orders", "worker")
+		r.Count = 2
+		first := w.expect(r, "a@1 b@1")
+		second := w.expect(r, "c@1")
+		w.expect(r, "null")
+		if n := w.ack("orders", first.ID); n != 2 {
+			t.Fatalf("acknowledged %d, want 2", n)
+		}
+		if n := w.ack("orders", first.ID); n != 0 {
+			t.Fatalf("a second ack of a resolved batch counts %d, want 0", n)
+		}
+		if n := w.ack("orders", second.ID, second.Messages[0].ID); n != 1 {
+			t.Fatalf("acknowledged %d, want 1", n)
+		}
+		if n, _, _ := w.set.Len([]byte("orders")); n != 0 {
+			t.Fatalf("%d messages are left", n)
+		}
+		w.set.Close()
+	})
+}
+
+// Without this a backlog that lies on disk only is lost or reordered after a restart.
+func TestBacklogSurvivesRestartsInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		const messages = 5000
+		for i := 0; i < messages; i += 100 {
+			bodies := make([]string, 100)
+			for k := range bodies {
+				bodies[k] = fmt.Sprintf("%06d %s", i+k, strings.Repeat("x", (i+k)%200))
+			}
+			w.push("q", bodies...)
+		}
+		w.restart()
+		seen := 0
+		for seen < messages {
+			r := request("q", "c")
+			r.Count = 37
+			b, err := w.pull(r)
+			if err != nil || b == nil {
+				t.Fatalf("after %d messages: %v, %v", seen, b, err)
+			}
+			for _, m := range b.Messages {
+				if want := fmt.Sprintf("%06d", seen); !strings.HasPrefix(string(m.Body), want) {
+					t.Fatalf("message %q came where %s belongs", m.Body[:6], want)
+				}
+				seen++
+			}
+			w.ack("q", b.ID)
+			if seen%1000 < 37 {
+				w.powerCut()
+			}
+		}
+		w.expect(request("q", "c"), "null")
+		w.set.Close()
+	})
+}
+
+// Without this a message is lost if the consumer that has it dies, or is delivered out of its old place.
+func TestExpiredBatchComesBackFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.push("q", "a", "b", "c", "d")
+		r := request("q", "one")
+		r.Count, r.LeaseMillis = 3, 1000
+		b := w.expect(r, "a@1 b@1 c@1")
+		if w.ack("q", b.ID, b.Messages[1].ID) != 1 {
+			t.Fatal("b was not acknowledged")
+		}
+		time.Sleep(1001 * time.Millisecond)
+		if _, _, err := w.set.Ack([]byte("q"), b.ID, nil); codeOf(err) != "NOBATCH" {
+			t.Fatalf("ack of an expired batch: %v", err)
+		}
+		r.Count = 10
+		w.expect(r, "a@2 c@2 d@1")
+		w.set.Close()
+	})
+}
+
+// Without this two consumers work on one queue at the same time.
+func TestStandbyTakesOverWhenTheLockLapses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		w.push("q", "a")
+		w.expect(request("q", "one"), "a@1")
+		if _, err := w.pull(request("q", "two")); codeOf(err) != "LOCKED" {
+			t.Fatalf("second consumer: %v", err)
+		}
+		began := time.Now()
+		w.expect(blocking("q", "two", 60_000), "a@2")
+		if waited := time.Since(began); waited < 29*time.Second || waited > 31*time.Second {
+			t.Fatalf("took over after %v, the lock and the lease last 30 s", waited)
+		}
+		w.set.Close()
+	})
+}
+
+func TestBlockedPullGetsWhatIsPushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5)
+		answer, _ := w.start(blocking("q", "c", 0))
+		synctest.Wait()
+		w.push("q", "a")
+		if p := <-answer; show(p.batch) != "a@1" {
+			t.Fatalf("got %q, %v", show(p.batch), p.err)
+		}
+		w.expect(blocking("q", "c", 50), "null")
+		w.set.Close()
+	})
+}
+
+// Without this a message that a vanished client would have got waits for nobody, or the lock stays with the dead.
+func TestCanceledPullLeavesTheLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 6)
+		_, cancel := w.start(blocking("q", "gone", 0))
+		synctest.Wait()
+		live, _ := w.start(blocking("q", "live", 0))
+		synctest.Wait()
+		time.Sleep(31 * time.Second) // the lock of a waiting holder does not lapse
+		cancel()
+		synctest.Wait()
+		w.push("q", "a")
+		if p := <-live; show(p.batch) != "a@1" {
+			t.Fatalf("got %q, %v", show(p.batch), p.err)
+		}
+		w.set.Close()
+	})
+}
+
+func TestUnlockHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 7)
+		w.push("q", "a", "b")
+		b := w.expect(request("q", "one"), "a@1 b@1")
+		next, _ := w.start(blocking("q", "two", 0))
+		synctest.Wait()
+		info, _, err := w.set.Info([]byte("q"))
+		if err != nil || info.Holder != "one" || info.Waiting != 1 {
+			t.Fatalf("info %+v, %v", info, err)
+		}
+		if ok, _, err := w.set.Unlock([]byte("q"), info.Token); !ok || err != nil {
+			t.Fatalf("unlock: %v, %v", ok, err)
+		}
+		if p := <-next; show(p.batch) != "a@1 b@1" {
+			t.Fatalf("got %q, %v: released messages do not count as failed", show(p.batch), p.err)
+		}
+		if _, _, err := w.set.Ack([]byte("q"), b.ID, nil); codeOf(err) != "NOBATCH" {
+			t.Fatalf("ack of a superseded batch: %v", err)
+		}
+		r := request("q", "two")
+		r.HasToken, r.Token = true, info.Token
+		if _, err := w.pull(r); codeOf(err) != "WRONGTOKEN" {
+			t.Fatalf("pull with an old token: %v", err)
+		}
+		w.set.Close()
+	})
+}
+
+// Without this a lease counts the time that the server was down, and a message is delivered twice for nothing.
+func TestLeasesAndLocksSurviveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 8)
+		w.push("q", "a")
+		b := w.expect(request("q", "one"), "a@1")
+		w.set.store.Checkpoint()
+		if err := w.set.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		w.open()
+		if _, err := w.pull(request("q", "two")); codeOf(err) != "LOCKED" {
+			t.Fatalf("after the restart: %v", err)
+		}
+		if w.ack("q", b.ID) != 1 {
+			t.Fatal("the batch did not survive the restart")
+		}
+		w.set.Close()
+	})
+}
+
+func TestDeleteAnswersThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 9)
+		w.push("q", "a")
+		b := w.expect(request("q", "c"), "a@1")
+		answer, _ := w.start(blocking("q", "other", 0))
+		synctest.Wait()
+		if existed, f, err := w.set.Delete([]byte("q")); !existed || err != nil || f.Wait() != nil {
+			t.Fatalf("delete: %v, %v", existed, err)
+		}
+		if p := <-answer; codeOf(p.err) != "NOQUEUE" {
+			t.Fatalf("waiter got %v", p.err)
+		}
+		if _, _, err := w.set.Ack([]byte("q"), b.ID, nil); codeOf(err) != "NOQUEUE" {
+			t.Fatalf("late ack: %v", err)
+		}
+		w.push("q", "new")
+		if _, _, err := w.set.Ack([]byte("q"), b.ID, nil); codeOf(err) != "NOBATCH" {
+			t.Fatalf("late ack after it was made again: %v", err)
+		}
+		w.powerCut()
+		w.expect(request("q", "c"), "new@1")
+		w.set.Close()
+	})
+}
+
+func TestFillHoldsABatchOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		r := blocking("q", "c", 10_000)
+		r.Count, r.FillMillis = 3, 500
+		answer, _ := w.start(r)
+		synctest.Wait()
+		w.push("q", "a")
+		time.Sleep(200 * time.Millisecond)
+		w.push("q", "b")
+		began := time.Now()
+		if p := <-answer; show(p.batch) != "a@1 b@1" {
+			t.Fatalf("got %q", show(p.batch))
+		}
+		if waited := time.Since(began); waited < 250*time.Millisecond || waited > 350*time.Millisecond {
+			t.Fatalf("the batch went %v after b; 500 ms after a were asked for", waited)
+		}
+		w.push("q", "c", "d", "e")
+		w.expect(r, "c@1 d@1 e@1") // a full batch goes at once
+		w.set.Close()
+	})
+}
+
+// Without this a failed journal leaves changes in memory that were refused, and a later reply rests on them.
+func TestJournalFailureDiscardsWhatWasNotDurable(t *testing.T) {
+	for how, name := range map[vfs.Failure]string{vfs.FailBefore: "before", vfs.FailAfter: "after"} {
+		t.Run(name, func(t *testing.T) { testJournalFailure(t, how) })
+	}
+}
+
+func testJournalFailure(t *testing.T, how vfs.Failure) {
+	w := &world{t: t, fs: vfs.NewLossy(11), opts: machine.DefaultOptions()}
+	failing := vfs.NewFailing(w.fs)
+	reopened := make(chan Report, 1)
+	cfg := w.config(failing)
+	cfg.StoreReopened = func(r Report) { reopened <- r }
+	set, _, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.set = set
+	w.push("q", "safe")
+	failing.FailWhen(func(op vfs.Op) bool { return op.Kind == vfs.OpDatasync }, how, errors.New("EIO"))
+	_, f, err := set.Push([]byte("q"), [][]byte{[]byte("lost")})
+	if err == nil {
+		err = f.Wait()
+	}
+	if err == nil {
+		t.Fatal("the push succeeded though its sync failed")
+	}
+	<-reopened
+	w.push("q", "later")
+	w.expect(request("q", "c"), "safe@1 later@1")
+	set.Close()
+}
