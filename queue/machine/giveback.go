@@ -93,7 +93,7 @@ func (g *giveBack) of(l *leasedMessage) (f fate, dueMillis int64) {
 
 // appendRuns writes the fates of the messages of b at these rising indexes.
 func (g *giveBack) appendRuns(dst []byte, b *batch, indexes []int) []byte {
-	dst = put(dst, flag(g.counted))
+	dst = put(dst, bit(g.counted))
 	for i := 0; i < len(indexes); {
 		f, due := g.of(&b.messages[indexes[i]])
 		n := 1

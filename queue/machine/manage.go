@@ -58,7 +58,7 @@ func (m *Machine) DecidePause(push, consume bool) (e Effect, changed bool) {
 	if m.pausedPush == push && m.pausedConsume == consume {
 		return Effect{}, false
 	}
-	return Effect{Kind: KindPause, Meta: put(nil, flag(push)*pausePush|flag(consume)*pauseConsume)}, true
+	return Effect{Kind: KindPause, Meta: put(nil, bit(push)*pausePush|bit(consume)*pauseConsume)}, true
 }
 
 func (m *Machine) applyPause(r *reader) error {

@@ -43,7 +43,7 @@ var (
 func (m *Machine) Snapshot(dst []byte) []byte {
 	dst = append(dst, snapshotVersion)
 	dst = m.options.encode(putText(putMillis(dst, m.createdMillis), m.name))
-	dst = put(dst, flag(m.pausedPush)|flag(m.pausedConsume)<<1|flag(m.deleted)<<2)
+	dst = put(dst, bit(m.pausedPush)|bit(m.pausedConsume)<<1|bit(m.deleted)<<2)
 	dst = put(put(dst, m.lastLSN), m.lastLSN-m.cursor)
 	dst = putMillis(put(put(dst, m.lastBatch), m.lastToken), m.wall)
 	dst = m.snapshotReady(dst)
@@ -92,7 +92,7 @@ func (m *Machine) snapshotBatches(dst []byte) []byte {
 		for i := range b.messages {
 			l := &b.messages[i]
 			dst = put(put(dst, l.id-at), uint64(l.sizeBytes))
-			dst = put(dst, uint64(l.failed)<<1|flag(l.resolved))
+			dst = put(dst, uint64(l.failed)<<1|bit(l.resolved))
 			at = l.id
 		}
 	}
@@ -109,7 +109,7 @@ func (m *Machine) snapshotWaiting(dst []byte) []byte {
 		w := &all[i]
 		dst = putMillis(put(dst, w.id-at), w.dueMillis)
 		dst = put(dst, uint64(w.sizeBytes))
-		dst = put(dst, uint64(w.failed())<<1|flag(w.seen()))
+		dst = put(dst, uint64(w.failed())<<1|bit(w.seen()))
 		at = w.id
 	}
 	return dst

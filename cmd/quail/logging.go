@@ -1,0 +1,68 @@
+package main
+
+// The process's log: one line an event, on standard error.
+
+import (
+	"io"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"quail/queue"
+	"quail/server/settings"
+	"quail/wal"
+)
+
+// newLog makes the logger in the form and from the level that the settings say; the level follows CONFIG SET.
+func newLog(values *settings.Values, out io.Writer) zerolog.Logger {
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+	zerolog.DurationFieldUnit = time.Millisecond
+	level := func() {
+		if l, err := zerolog.ParseLevel(values.Text(settings.LogLevel)); err == nil {
+			zerolog.SetGlobalLevel(l)
+		}
+	}
+	level()
+	values.Watch(settings.LogLevel.Setting, level)
+	if values.Text(settings.LogFormat) == "console" {
+		out = zerolog.ConsoleWriter{Out: out, NoColor: !isTerminal(out), TimeFormat: "2006-01-02 15:04:05.000"}
+	}
+	return zerolog.New(out).With().Timestamp().Logger()
+}
+
+func isTerminal(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// storeEvents turns what the store reports into log lines.
+func storeEvents(log zerolog.Logger) wal.Events {
+	return wal.Events{
+		TornTail: func(t wal.TornTail) {
+			log.Warn().Interface("tail", t).Msg("the journal ended in a group that was never acknowledged; it was cut off and copied aside")
+		},
+		JournalFailed: func(err error) {
+			log.Error().Err(err).Msg("the journal failed: writes get -WALERR until the store is open again; look at the disk")
+		},
+		LogFailed: func(incarnation uint64, err error) {
+			log.Error().Uint64("incarnation", incarnation).Err(err).Msg("a queue's log failed: this queue stops, the others go on; see docs/operations.md")
+		},
+		CheckpointDone: func(r wal.CheckpointReport) {
+			log.Debug().Int("queues", r.Queues).Int64("bytes", r.Bytes).Dur("took_ms", r.Duration).Msg("checkpoint")
+		},
+		CheckpointFailed: func(err error) {
+			log.Error().Err(err).Msg("a checkpoint failed and will be tried again; the journal keeps everything until then")
+		},
+	}
+}
+
+func storeReopened(log zerolog.Logger) func(queue.Report) {
+	return func(r queue.Report) {
+		log.Warn().Int("queues", r.Queues).Int64("messages", r.Messages).Dur("took_ms", r.Duration).Msg("the store works again")
+	}
+}

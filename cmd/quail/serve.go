@@ -1,0 +1,169 @@
+package main
+
+// quail serve: settings → data directory → queues → server, and back in the reverse order when it is asked to stop.
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/rs/zerolog"
+
+	"quail/queue"
+	"quail/queue/machine"
+	"quail/server"
+	"quail/server/settings"
+	"quail/wal"
+	"quail/wal/seglog"
+	"quail/wal/vfs"
+)
+
+type serveCmd struct {
+	kong.Plugins
+	flags *settings.Flags
+}
+
+func newServe() serveCmd {
+	flags := settings.NewFlags()
+	return serveCmd{Plugins: kong.Plugins{flags.Struct()}, flags: flags}
+}
+
+func (c *serveCmd) run(p *process) int {
+	began := time.Now()
+	values, err := settings.New(c.flags.Given())
+	if err != nil {
+		fmt.Fprintf(p.stderr, "quail: %v\nRun \"quail serve --help\" for what can be set, and how.\n", err)
+		return exitUsage
+	}
+	log := newLog(values, p.stderr)
+	for _, name := range settings.UnknownEnv(os.Environ()) {
+		log.Warn().Str("variable", name).Msg("this environment variable looks like a setting and is none; quail serve --help lists them")
+	}
+
+	// The signals are caught before anything is opened, so that a stop during a long recovery is not lost.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+
+	// The address comes first: a taken port is found before a long recovery, and leaves no data directory behind.
+	listener, err := net.Listen("tcp", values.Text(settings.Listen))
+	if err != nil {
+		log.Error().Err(err).Str("next", adviceListen(values.Text(settings.Listen), err)).Msg("cannot listen")
+		return exitFailed
+	}
+	directory := absolute(values.Text(settings.Data))
+	queues, report, err := queue.Open(queueConfig(values, directory, log))
+	if err != nil {
+		listener.Close()
+		log.Error().Err(err).Str("data", directory).Str("next", adviceData(directory, err)).Msg("cannot open the data directory")
+		return exitFailed
+	}
+	srv := server.New(server.Config{Settings: values, Queues: queues, Log: log, Version: version, ConfigFile: p.configFile})
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(listener) }()
+	logReady(log, listener.Addr(), directory, report, time.Since(began))
+	warnIfOpen(log, values, listener.Addr())
+	return wait(srv, queues, values, log, signals, served)
+}
+
+// absolute makes a path of the log line one that can be copied.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// queueConfig wires the settings to what the queues and their store ask for.
+func queueConfig(values *settings.Values, directory string, log zerolog.Logger) queue.Config {
+	return queue.Config{
+		Store: wal.Config{
+			FS:               vfs.OS,
+			Dir:              directory,
+			JournalFileBytes: values.Bytes(settings.JournalFile),
+			JournalBytes:     values.Bytes(settings.Journal),
+			CheckpointBytes:  values.Bytes(settings.Checkpoint),
+			WriteBehindBytes: values.Bytes(settings.WriteBehind),
+			SegmentBytes:     int(values.Bytes(settings.Segment)),
+			OpenLogs:         int(values.Int(settings.OpenLogs)),
+			OpenLog:          seglog.Open,
+			Events:           storeEvents(log),
+		},
+		Defaults:      func() *machine.Options { return values.QueueDefaults() },
+		QueuesMax:     func() int { return int(values.Int(settings.MaxQueues)) },
+		AutoCreate:    func() bool { return values.Bool(settings.AutoCreate) },
+		PushBytesMax:  func() int64 { return values.Bytes(settings.MaxPush) },
+		StoreReopened: storeReopened(log),
+	}
+}
+
+// logReady is the one line that tells an operator that the server is up, where, and with what.
+func logReady(log zerolog.Logger, address net.Addr, directory string, report queue.Report, took time.Duration) {
+	log.Info().Stringer("address", address).Str("data", directory).
+		Int("queues", report.Queues).Int64("messages", report.Messages).Uint64("replayed_records", report.Records).
+		Int64("took_ms", took.Milliseconds()).Str("version", version).Msg("Quail is ready")
+}
+
+// warnIfOpen: a server that the whole network may read, write and delete from is rarely meant.
+func warnIfOpen(log zerolog.Logger, values *settings.Values, address net.Addr) {
+	tcp, ok := address.(*net.TCPAddr)
+	if ok && !tcp.IP.IsLoopback() && values.Text(settings.RequirePass) == "" {
+		log.Warn().Stringer("address", address).Msg("anyone who can reach this address may push, consume and delete: set a password with --requirepass or QUAIL_REQUIREPASS, or listen on 127.0.0.1")
+	}
+}
+
+// wait ends when the server does: by a signal, by SHUTDOWN, or because it cannot accept any more.
+func wait(srv *server.Server, queues *queue.Set, values *settings.Values, log zerolog.Logger, signals <-chan os.Signal, served <-chan error) int {
+	code := exitOK
+	select {
+	case s := <-signals:
+		log.Info().Stringer("signal", s).Msg("stopping")
+	case <-srv.Done():
+		log.Info().Msg("stopping: a client sent SHUTDOWN")
+	case err := <-served:
+		log.Error().Err(err).Msg("stopping: no connection can be accepted any more")
+		code = exitFailed
+	}
+	stopped := make(chan int, 1)
+	go func() { stopped <- stop(srv, queues, values, log) }()
+	select {
+	case failed := <-stopped:
+		return max(code, failed)
+	case s := <-signals:
+		log.Warn().Stringer("signal", s).Msg("stopped at once by a second signal; what was acknowledged is safe in the journal")
+		return exitForced
+	}
+}
+
+// stop answers what is in flight, for three quarters of shutdown-timeout at most, then checkpoints and closes the data
+// directory in what is left. What does not end by then is left: a stop at any instant loses nothing that was acknowledged.
+func stop(srv *server.Server, queues *queue.Set, values *settings.Values, log zerolog.Logger) int {
+	began, limit := time.Now(), values.Duration(settings.ShutdownTime)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	drain, cancelDrain := context.WithTimeout(ctx, limit*3/4)
+	defer cancelDrain()
+	if err := srv.Shutdown(drain); err != nil {
+		log.Warn().Err(err).Msg("some connections did not end within shutdown-timeout and were cut")
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- queues.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			log.Error().Err(err).Msg("the data directory did not close cleanly; the next start replays the journal")
+			return exitFailed
+		}
+	case <-ctx.Done():
+		log.Warn().Msg("the last checkpoint did not end within shutdown-timeout; the next start replays the journal")
+		return exitOK
+	}
+	log.Info().Int64("took_ms", time.Since(began).Milliseconds()).Msg("stopped")
+	return exitOK
+}

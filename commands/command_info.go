@@ -1,0 +1,109 @@
+package commands
+
+import "quail/commands/resp"
+
+var commandInfo = &Spec{
+	Name:    "INFO",
+	Summary: "Describe commands for programs",
+	Reply: "array, for each command: null if it does not exist, or its name, arity, flags, first key, last key, key step, ACL " +
+		"categories, tips, key specifications, subcommands.",
+	Args:  []Arg{{Name: "command-name", Optional: true, Multiple: true, Text: "Default: all. A subcommand is written as client|id."}},
+	Flags: FlagLoading | FlagStale,
+	Tips:  []string{"nondeterministic_output_order"},
+	Run:   runCommandInfo,
+}
+
+func runCommandInfo(c *Call) {
+	names := c.Args[2:]
+	if len(names) == 0 {
+		writeInfoOfAll(c)
+		return
+	}
+	c.W.Array(len(names))
+	for _, name := range names {
+		if s := lookupFull(name); s != nil {
+			writeInfo(c.W, s)
+		} else {
+			c.W.NullBulk()
+		}
+	}
+}
+
+func writeInfoOfAll(c *Call) {
+	c.W.Array(len(table))
+	for _, s := range table {
+		writeInfo(c.W, s)
+	}
+}
+
+func writeInfo(w *resp.Writer, s *Spec) {
+	step := 0
+	if s.firstKey > 0 {
+		step = 1
+	}
+	w.Array(10)
+	w.BulkString(s.fullName)
+	w.Int(int64(s.arity))
+	simpleSet(w, s.Flags.Names(), "")
+	w.Int(int64(s.firstKey))
+	w.Int(int64(s.lastKey))
+	w.Int(int64(step))
+	simpleSet(w, s.categories, "@")
+	w.Set(len(s.Tips))
+	for _, tip := range s.Tips {
+		w.BulkString(tip)
+	}
+	writeKeySpecs(w, s)
+	if len(s.Subcommands) == 0 {
+		w.Set(0) // Redis answers with an empty set here, though with an array of subcommands otherwise
+		return
+	}
+	w.Array(len(s.Subcommands))
+	for _, sub := range s.Subcommands {
+		writeInfo(w, sub)
+	}
+}
+
+// writeKeySpecs tells where the keys are in the words of Redis 7: begin at an index, then take a range.
+func writeKeySpecs(w *resp.Writer, s *Spec) {
+	if s.firstKey == 0 {
+		w.Set(0)
+		return
+	}
+	last := int64(0) // counted from the first key
+	if s.lastKey < 0 {
+		last = -1
+	}
+	w.Set(1)
+	w.Map(3)
+	w.BulkString("flags")
+	simpleSet(w, s.keyFlags(), "")
+	w.BulkString("begin_search")
+	w.Map(2)
+	w.BulkString("type")
+	w.BulkString("index")
+	w.BulkString("spec")
+	w.Map(1)
+	w.BulkString("index")
+	w.Int(int64(s.firstKey))
+	w.BulkString("find_keys")
+	w.Map(2)
+	w.BulkString("type")
+	w.BulkString("range")
+	w.BulkString("spec")
+	w.Map(3)
+	w.BulkString("lastkey")
+	w.Int(last)
+	w.BulkString("keystep")
+	w.Int(1)
+	w.BulkString("limit")
+	w.Int(0)
+}
+
+// simpleSet writes a set of simple strings, each with a mark in front.
+func simpleSet(w *resp.Writer, list []string, mark string) {
+	w.Set(len(list))
+	for _, s := range list {
+		w.Simple(mark + s)
+	}
+}

@@ -1,0 +1,11 @@
+package commands
+
+var echo = &Spec{
+	Name:    "ECHO",
+	Summary: "Return the message",
+	Group:   GroupConnection,
+	Reply:   "bulk string: the message.",
+	Args:    []Arg{{Name: "message"}},
+	Flags:   FlagFast | FlagLoading | FlagStale,
+	Run:     func(c *Call) { c.W.Bulk(c.Args[1]) },
+}

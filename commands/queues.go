@@ -1,0 +1,29 @@
+package commands
+
+// What the queue commands need from the set of queues. *queue.Set is the real one; the tests of this package put a
+// scripted one in its place, so that each reply and each error can be asked for by name.
+
+import (
+	"quail/queue"
+	"quail/queue/machine"
+)
+
+// Queues is the set of all queues. See queue.Set for what each method promises. Every error is a *queue.Error, and every
+// Future is what the answer rests on: an error waits for it as well.
+type Queues interface {
+	Push(name []byte, bodies [][]byte) (firstID uint64, after *queue.Future, err error)
+	Lock(r queue.LockRequest, done func(token uint64, after *queue.Future, err error)) (cancel func())
+	Unlock(name []byte, token uint64) (released bool, after *queue.Future, err error)
+	Consume(r queue.ConsumeRequest, done func(b *queue.Batch, after *queue.Future, err error)) (cancel func())
+	Return(name []byte, batch uint64)
+	Ack(name []byte, batch uint64, ids []uint64) (n int, after *queue.Future, err error)
+	Nack(name []byte, batch uint64, mode machine.NackMode, delayMillis int64, ids []uint64) (n int, after *queue.Future, err error)
+	Extend(name []byte, batch uint64, millis int64) (deadlineUnixMillis int64, after *queue.Future, err error)
+	Len(name []byte) (int64, *queue.Future, error)
+	Info(name []byte) (*queue.Info, *queue.Future, error)
+	Names() []string
+	Count() int
+	Exists(name []byte) bool
+	Create(name []byte, o machine.Options) (*queue.Future, error)
+	Delete(name []byte) (existed bool, after *queue.Future, err error)
+}

@@ -1,0 +1,119 @@
+package commands
+
+// The table of all commands, one line each, in the order of docs/commands.md. A command that is not here does not exist.
+
+//go:generate go test -run TestPageIsFresh -update .
+
+// table is filled at start and never changed. It is not initialised where it is declared because COMMAND's functions read
+// it, which the compiler would see as a circle.
+var (
+	table  []*Spec
+	byName map[string]*Spec // keys in upper case
+	// specs are all commands and subcommands, at the place of their counters in Stats.
+	specs []*Spec
+)
+
+// nameBytesMax is the longest command name plus some; longer words are unknown at once.
+const nameBytesMax = 32
+
+func init() {
+	table = []*Spec{
+		qpush,
+
+		qlock,
+		qunlock,
+		qconsume,
+		qack,
+		qnack,
+		qextend,
+
+		qcreate,
+		qdel,
+		qlist,
+		qlen,
+		qinfo,
+
+		dbsize,
+		del,
+		exists,
+		keys,
+		llen,
+		scan,
+		ttl,
+		typeOf,
+
+		auth,
+		client,
+		echo,
+		hello,
+		ping,
+		quit,
+		reset,
+		selectDB,
+
+		command,
+		config,
+		info,
+		shutdown,
+		timeNow,
+	}
+	byName = make(map[string]*Spec, len(table))
+	for _, s := range table {
+		s.prepare(nil)
+		byName[s.Name] = s
+		specs = append(specs, s)
+		specs = append(specs, s.Subcommands...)
+	}
+	for i, s := range specs {
+		s.ordinal = i
+	}
+}
+
+// Table lists all commands in the order of docs/commands.md; not to be changed.
+func Table() []*Spec { return table }
+
+// Lookup finds a command by its name in any case; nil if there is none. It does not allocate.
+func Lookup(name []byte) *Spec {
+	if len(name) > nameBytesMax {
+		return nil
+	}
+	var upper [nameBytesMax]byte
+	for i, b := range name {
+		if 'a' <= b && b <= 'z' {
+			b -= 'a' - 'A'
+		}
+		upper[i] = b
+	}
+	return byName[string(upper[:len(name)])]
+}
+
+// Blocking reports whether the command of that name may park its connection. Commands after it on the same connection must
+// not be run before its reply.
+func Blocking(name []byte) bool {
+	s := Lookup(name)
+	return s != nil && s.Flags&FlagBlocking != 0
+}
+
+// Subcommand finds a subcommand by its own word in any case.
+func (s *Spec) Subcommand(word []byte) *Spec {
+	for _, sub := range s.Subcommands {
+		if equalFold(word, sub.Name) {
+			return sub
+		}
+	}
+	return nil
+}
+
+// lookupFull finds what COMMAND INFO and DOCS are asked for: a command, or a subcommand as client|id.
+func lookupFull(name []byte) *Spec {
+	for i, b := range name {
+		if b != '|' {
+			continue
+		}
+		if container := Lookup(name[:i]); container != nil {
+			return container.Subcommand(name[i+1:])
+		}
+		return nil
+	}
+	return Lookup(name)
+}

@@ -1,0 +1,290 @@
+package server
+
+// A connection is what redcon believes to be its net.Conn, and what commands know as their Conn. Its own goroutine is
+// redcon's: Read (reading.go) gives it commands, handle runs them, and their replies go to the Stream in order. What
+// other goroutines may touch is said at the fields.
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"quail/commands"
+	"quail/commands/resp"
+	"quail/queue"
+	"quail/server/guard"
+	"quail/server/reply"
+	"quail/server/settings"
+)
+
+const (
+	// encodedBytesMax is how many bytes of replies a run of commands encodes before they go to the Stream, which checks
+	// the output limit: many small commands with large replies must not pass it.
+	encodedBytesMax = 64 << 10
+
+	// heldBytesMax is how many bytes of replies may wait for the disk before the connection's next commands wait too.
+	heldBytesMax = 1 << 20
+
+	defaultUser = "default"
+)
+
+type connection struct {
+	server  *Server
+	net     net.Conn
+	id      int64
+	remote  string
+	local   string
+	created time.Time
+	out     *reply.Stream
+
+	// Of the connection's own goroutine.
+	in       guard.Input
+	raw      []byte   // the rest of a run that redcon has not read yet
+	alone    [][]byte // the command for which redcon gets standIn
+	call     *commands.Call
+	w        resp.Writer
+	slots    []reply.Slot // the replies in w.Buf
+	encoded  int          // bytes of w.Buf in slots
+	held     int          // bytes that gates held back at the last commit
+	eof      bool         // the client sends no more
+	skipNext bool         // CLIENT REPLY SKIP: the next reply is dropped
+	skipThis bool
+
+	// executing is set while commands run that Read has handed out; closing ends the connection after the current one.
+	executing atomic.Bool
+	closing   atomic.Bool
+
+	closeOnce sync.Once
+	closed    atomic.Bool // no failure after this is worth a word
+
+	lastActiveMillis atomic.Int64 // unix
+	lastCommand      atomic.Pointer[commands.Spec]
+	queryBytes       atomic.Int64
+
+	mu          sync.Mutex // guards what follows; never held during IO. The session's fields are written by the own goroutine only, which reads them unlocked
+	session     session
+	parked      *parked // the reply that is owed, while a command blocks
+	reading     bool    // the own goroutine is in a read of the socket
+	inputWaits  bool    // ... though commands wait already, behind one that blocks
+	interrupted bool    // ... and that read was told to return
+	deadline    bool    // the socket has a read deadline
+}
+
+// session is what commands set for their connection; RESET empties it.
+type session struct {
+	name, libName, libVersion string
+	user                      string
+	authenticated             bool
+	mode                      commands.ReplyMode
+	noEvict, noTouch          bool
+}
+
+func newConnection(s *Server, conn net.Conn) *connection {
+	c := &connection{
+		server:  s,
+		net:     conn,
+		id:      s.nextID.Add(1),
+		remote:  conn.RemoteAddr().String(),
+		local:   conn.LocalAddr().String(),
+		created: time.Now(),
+	}
+	c.session = s.newSession()
+	c.lastActiveMillis.Store(c.created.UnixMilli())
+	c.w.Proto = 2
+	c.in.EndsRun = endsRun
+	c.call = c.newCall()
+	c.out = reply.NewStream(reply.Config{
+		Sink:         reply.NewSink(conn),
+		Senders:      s.senders,
+		LimitBytes:   s.outputBytesMax,
+		WriteTimeout: s.writeTimeout,
+		Refusal:      refusal,
+		Failed:       c.failed,
+		Sent:         s.counters.sent,
+	})
+	return c
+}
+
+func (s *Server) newSession() session {
+	return session{user: defaultUser, authenticated: !s.RequiresAuth()}
+}
+
+func (s *Server) outputBytesMax() int         { return int(s.cfg.Settings.Bytes(settings.OutputBuffer)) }
+func (s *Server) writeTimeout() time.Duration { return s.cfg.Settings.Duration(settings.WriteTimeout) }
+
+func (c *connection) newCall() *commands.Call {
+	return &commands.Call{W: &c.w, Conn: c, Env: c.server.env}
+}
+
+// endsRun says which commands may change what holds for those behind them: whether they run yet, or what limits apply.
+func endsRun(name []byte) bool {
+	switch len(name) {
+	case 4, 5:
+		return isWord(name, "AUTH") || isWord(name, "HELLO") || isWord(name, "RESET") || commands.Blocking(name)
+	default:
+		return commands.Blocking(name)
+	}
+}
+
+// isWord compares without regard to case; word is in capitals.
+func isWord(b []byte, word string) bool {
+	if len(b) != len(word) {
+		return false
+	}
+	for i := range b {
+		if b[i]&^0x20 != word[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// handle runs one command that redcon read.
+func (c *connection) handle(args [][]byte) {
+	if c.alone != nil {
+		args, c.alone = c.alone, nil
+	}
+	if c.closing.Load() {
+		return
+	}
+	c.skipThis, c.skipNext = c.skipNext, false
+	call := c.call
+	call.Reset(args)
+	c.server.run(call)
+	c.lastCommand.Store(call.Spec())
+	if call.IsParked() {
+		c.call = c.newCall() // the parked one is still in use
+		return
+	}
+	if c.silent() {
+		c.w.Buf = c.w.Buf[:c.encoded]
+		return
+	}
+	c.hold(gateOf(call.Gate()))
+	if c.encoded > encodedBytesMax {
+		c.commit()
+	}
+}
+
+// silent says that CLIENT REPLY suppresses the current reply.
+func (c *connection) silent() bool {
+	return c.skipThis || c.skipNext || c.session.mode == commands.ReplyOff
+}
+
+// hold makes a slot of what was encoded since the last one.
+func (c *connection) hold(gate reply.Gate) {
+	size := len(c.w.Buf) - c.encoded
+	if size == 0 {
+		return
+	}
+	c.encoded = len(c.w.Buf)
+	if n := len(c.slots); n > 0 && c.slots[n-1].Gate == gate {
+		c.slots[n-1].Bytes += size
+		c.slots[n-1].Replies++
+		return
+	}
+	c.slots = append(c.slots, reply.Slot{Gate: gate, Bytes: size, Replies: 1})
+}
+
+// commit hands what was encoded to the Stream.
+func (c *connection) commit() {
+	if len(c.slots) == 0 {
+		return
+	}
+	c.w.Buf, c.held, _ = c.out.Commit(c.w.Buf, c.slots)
+	clear(c.slots)
+	c.slots, c.encoded = c.slots[:0], 0
+}
+
+// gate is a Future as package reply sees it.
+type gate struct{ *queue.Future }
+
+func (g gate) Notify(w reply.Waiter) { g.Future.Notify(w) }
+
+// gateOf leaves out what need not be waited for.
+func gateOf(f *queue.Future) reply.Gate {
+	if f == nil || f.Done() && f.Err() == nil {
+		return nil
+	}
+	return gate{f}
+}
+
+// refusal is what a client gets in place of a reply whose records may not be durable.
+func refusal(dst []byte, err error) []byte {
+	w := resp.Writer{Buf: dst}
+	var own *queue.Error
+	if errors.As(err, &own) {
+		w.Error(own.Code, own.Message)
+	} else {
+		w.Error("WALERR", err.Error()+"; the outcome is unknown, retry with DEDUP or look at the queue first")
+	}
+	return w.Buf
+}
+
+// failed is called by the Stream when it cannot send.
+func (c *connection) failed(err error) {
+	if !c.closed.Load() {
+		event := c.server.cfg.Log.Debug()
+		if errors.Is(err, reply.ErrOutputLimit) {
+			event = c.server.cfg.Log.Warn().Int("output-buffer-bytes", c.server.outputBytesMax())
+		}
+		event.Err(err).Int64("id", c.id).Str("client", c.remote).Msg("dropped a client")
+	}
+	c.net.Close()
+}
+
+// Close is called by redcon when Read has failed, and ends everything that the client has here.
+func (c *connection) Close() error {
+	c.closeOnce.Do(func() {
+		c.closed.Store(true)
+		c.net.Close()
+		c.out.Fail(net.ErrClosed)
+		c.abandon()
+		c.server.remove(c)
+	})
+	return nil
+}
+
+// kill closes the connection from any goroutine: at once, or after the current command if one is running, which may be
+// the very one that kills.
+func (c *connection) kill() {
+	c.closing.Store(true)
+	if !c.executing.Load() {
+		c.net.Close()
+	}
+}
+
+// stop lets the connection end as soon as what it has received is done: the first step of a graceful stop.
+func (c *connection) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == nil {
+		c.interrupt()
+	}
+}
+
+// interrupt makes a read of the socket return; the caller holds mu.
+func (c *connection) interrupt() {
+	if c.reading && !c.interrupted {
+		c.interrupted = true
+		c.net.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// Write is called by redcon after every run, with nothing: all replies go through the Stream.
+func (c *connection) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		return 0, errors.New("redcon answered by itself: the guard let a command pass that redcon refuses")
+	}
+	return 0, nil
+}
+
+// What net.Conn wants besides; redcon asks for the remote address only.
+
+func (c *connection) LocalAddr() net.Addr                { return c.net.LocalAddr() }
+func (c *connection) RemoteAddr() net.Addr               { return c.net.RemoteAddr() }
+func (c *connection) SetDeadline(t time.Time) error      { return c.net.SetDeadline(t) }
+func (c *connection) SetReadDeadline(t time.Time) error  { return c.net.SetReadDeadline(t) }
+func (c *connection) SetWriteDeadline(t time.Time) error { return c.net.SetWriteDeadline(t) }

@@ -1,0 +1,119 @@
+package server
+
+// The listener that redcon accepts from. redcon tries again at once after an error of Accept, so a process without
+// free descriptors would burn a core; and it cuts all connections when Accept ends, so Accept ends only when a graceful
+// stop is through.
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"quail/server/settings"
+)
+
+const (
+	acceptPauseMin = 5 * time.Millisecond // after the first error
+	acceptPauseMax = time.Second          // doubling up to this
+
+	// refusalTimeout bounds the write of the refusal to a client too many: it must not hold up Accept.
+	refusalTimeout = 100 * time.Millisecond
+
+	// refusalLogEvery is how often refused clients are logged at most; a crowd that retries must not fill the log.
+	refusalLogEvery = time.Second
+)
+
+type listener struct {
+	net.Listener
+	server *Server
+
+	closing  chan struct{}
+	stopOnce sync.Once
+
+	lastRefusal time.Time // by Accept's goroutine only
+}
+
+func newListener(s *Server, ln net.Listener) *listener {
+	return &listener{Listener: ln, server: s, closing: make(chan struct{})}
+}
+
+// Accept gives the next connection that may stay. It fails only after Shutdown, with net.ErrClosed.
+func (l *listener) Accept() (net.Conn, error) {
+	pause := acceptPauseMin
+	for {
+		conn, err := l.Listener.Accept()
+		switch {
+		case err == nil:
+			pause = acceptPauseMin
+			if c := l.admit(conn); c != nil {
+				return c, nil
+			}
+		case l.isStopping():
+			<-l.server.stopped
+			return nil, net.ErrClosed
+		case errors.Is(err, net.ErrClosed):
+			l.server.cfg.Log.Error().Err(err).Msg("the listener was closed from outside; no new connections")
+			<-l.closing
+		default:
+			l.server.cfg.Log.Error().Err(err).Dur("pause", pause).Msg("cannot accept a connection")
+			l.pause(pause)
+			pause = min(2*pause, acceptPauseMax)
+		}
+	}
+}
+
+func (l *listener) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.closing:
+	}
+}
+
+// stop closes the door; who is inside stays.
+func (l *listener) stop() {
+	l.stopOnce.Do(func() {
+		close(l.closing)
+		l.Listener.Close()
+	})
+}
+
+// Close is called by redcon when Accept has failed; there is nothing left to close then.
+func (l *listener) Close() error {
+	l.stop()
+	return nil
+}
+
+func (l *listener) isStopping() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// admit makes a connection, or refuses it.
+func (l *listener) admit(conn net.Conn) *connection {
+	s := l.server
+	s.counters.received.Add(1)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		interval := s.cfg.Settings.Duration(settings.TCPKeepAlive)
+		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: interval > 0, Idle: interval, Interval: interval / 3, Count: 3})
+	}
+	c := newConnection(s, conn)
+	if s.add(c) {
+		return c
+	}
+	s.counters.rejected.Add(1)
+	if now := time.Now(); now.Sub(l.lastRefusal) > refusalLogEvery {
+		l.lastRefusal = now
+		s.cfg.Log.Warn().Str("client", c.remote).Int64("max-clients", s.cfg.Settings.Int(settings.MaxClients)).Msg("refused a connection: max-clients is reached, or the server stops")
+	}
+	conn.SetWriteDeadline(time.Now().Add(refusalTimeout))
+	conn.Write([]byte("-ERR max number of clients reached\r\n"))
+	conn.Close()
+	return nil
+}

@@ -1,0 +1,127 @@
+package server
+
+// A parked connection owes a reply that comes later, from another goroutine: QCONSUME and QLOCK with BLOCK. Its own
+// goroutine goes on reading the socket, without running anything, so that a client that vanishes is noticed at once.
+
+import (
+	"sync"
+
+	"quail/commands"
+	"quail/commands/resp"
+	"quail/queue"
+	"quail/server/reply"
+)
+
+type parked struct {
+	connection *connection
+	proto      int
+	silent     bool // CLIENT REPLY: nobody waits for the reply
+
+	state  parkedState // guarded by connection.mu
+	cancel func()      // guarded by connection.mu
+}
+
+type parkedState uint8
+
+const (
+	waiting  parkedState = iota
+	replying             // the reply is being encoded; nothing can cancel it any more
+	gone                 // the client went away first
+)
+
+// writers are lent to replies of parked connections.
+var writers = sync.Pool{New: func() any { return new(resp.Writer) }}
+
+// Park is called by a command in place of a reply.
+func (c *connection) Park(*commands.Call) commands.Parked {
+	c.commit() // earlier replies of this run come first
+	p := &parked{connection: c, proto: c.w.Proto, silent: c.silent()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parked = p
+	return p
+}
+
+func (c *connection) blocked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parked != nil
+}
+
+// Reply implements commands.Parked.
+func (p *parked) Reply(after *queue.Future, write func(w *resp.Writer)) (delivered bool) {
+	c := p.connection
+	c.mu.Lock()
+	if p.state != waiting {
+		c.mu.Unlock()
+		return false
+	}
+	p.state, p.cancel = replying, nil
+	c.mu.Unlock()
+
+	delivered = p.send(after, write)
+	c.unpark()
+	if !c.executing.Load() { // otherwise the own goroutine flushes before it reads
+		c.out.FlushLater()
+	}
+	return delivered
+}
+
+func (p *parked) send(after *queue.Future, write func(w *resp.Writer)) bool {
+	w := writers.Get().(*resp.Writer)
+	defer writers.Put(w)
+	w.Proto, w.Buf = p.proto, w.Buf[:0]
+	write(w)
+	if p.silent || len(w.Buf) == 0 {
+		w.Buf = w.Buf[:0]
+		return true
+	}
+	slots := [1]reply.Slot{{Gate: gateOf(after), Bytes: len(w.Buf), Replies: 1}}
+	buf, _, err := p.connection.out.Commit(w.Buf, slots[:])
+	w.Buf = buf
+	return err == nil
+}
+
+// unpark lets the connection run on: its goroutine may be in a read, behind which commands wait, or a stop.
+func (c *connection) unpark() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parked = nil
+	if !c.reading || c.interrupted {
+		return
+	}
+	if c.inputWaits || c.server.stopping.Load() {
+		c.interrupt()
+		return
+	}
+	c.armIdle()
+}
+
+// OnCancel implements commands.Parked.
+func (p *parked) OnCancel(cancel func()) {
+	c := p.connection
+	c.mu.Lock()
+	if p.state == waiting {
+		p.cancel = cancel
+	}
+	now := p.state == gone
+	c.mu.Unlock()
+	if now {
+		cancel()
+	}
+}
+
+// abandon gives up what a vanished client waits for.
+func (c *connection) abandon() {
+	c.mu.Lock()
+	var cancel func()
+	if p := c.parked; p != nil && p.state == waiting {
+		p.state = gone
+		cancel, p.cancel = p.cancel, nil
+		c.parked = nil
+	}
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}

@@ -1,0 +1,241 @@
+package server
+
+// The way in. redcon reads its commands here, and gets whole, checked ones only. Read is called again when all that it
+// gave has been run, which makes it the place for everything between two runs: sending replies, waiting while a command
+// blocks, ending the connection.
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"quail/commands"
+	"quail/server/guard"
+	"quail/server/settings"
+)
+
+const (
+	// A client whose connection the server ends may have sent more than was read. Closing then would reset the
+	// connection, and the client's system could throw away the last replies. So the server says that it sends no more, and
+	// reads on for a moment.
+	lingerTime         = time.Second
+	lingerTimeStopping = 50 * time.Millisecond
+	lingerBytesMax     = 4 << 20
+)
+
+// standIn is what redcon reads in place of a command that goes round it; handle puts the command in.
+var standIn = []byte("*1\r\n$8\r\nstand-in\r\n")
+
+var (
+	errStopping    = errors.New("the server stops")
+	errIdle        = errors.New("idle for longer than timeout")
+	errGone        = errors.New("the client went away while it was blocked")
+	errQueryBuffer = errors.New("more than query-buffer-bytes wait behind a blocked command")
+)
+
+// Read gives redcon the next commands, or the error on which it closes the connection.
+func (c *connection) Read(p []byte) (int, error) {
+	if len(c.raw) == 0 {
+		if err := c.nextRun(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, c.raw)
+	c.raw = c.raw[n:]
+	return n, nil
+}
+
+// nextRun sets raw to the next run of commands, when there is one that may run.
+func (c *connection) nextRun() error {
+	c.executing.Store(false)
+	c.commit()
+	for {
+		if c.closing.Load() {
+			return c.finish()
+		}
+		if !c.blocked() {
+			ok, err := c.take()
+			if ok || err != nil {
+				return err
+			}
+			if c.eof {
+				return c.finish()
+			}
+		}
+		switch err := c.fill(); {
+		case err == nil:
+		case errors.Is(err, errStopping):
+			return c.finish()
+		default:
+			return c.end(err)
+		}
+	}
+}
+
+// take asks the guard for commands that have arrived already.
+func (c *connection) take() (ok bool, err error) {
+	if c.held > heldBytesMax {
+		if err := c.out.WaitHeld(heldBytesMax); err != nil {
+			return false, err
+		}
+		c.held = 0
+	}
+	c.in.Limits = c.limits()
+	run, err := c.in.Next()
+	if err != nil {
+		return false, c.breach(err)
+	}
+	switch {
+	case run.Args != nil:
+		c.alone, c.raw = run.Args, standIn
+	case len(run.Raw) > 0:
+		c.raw = run.Raw
+	default:
+		return false, nil
+	}
+	c.executing.Store(true)
+	return true, nil
+}
+
+func (c *connection) limits() guard.Limits {
+	values := c.server.cfg.Settings
+	return guard.Limits{
+		ArgsMax:         int(values.Int(settings.MaxArgs)),
+		BulkBytesMax:    int(values.Bytes(settings.MaxBulk)),
+		CommandBytesMax: int(values.Bytes(settings.QueryBuffer)),
+		Stranger:        !c.Authenticated(),
+	}
+}
+
+// fill reads the socket once.
+func (c *connection) fill() error {
+	c.out.Flush()
+	if c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) && c.blocked() {
+		return errQueryBuffer
+	}
+	space := c.in.Space()
+	if err := c.beginRead(); err != nil {
+		return err
+	}
+	n, err := c.net.Read(space)
+	blocked, interrupted := c.endRead()
+	if n > 0 {
+		c.in.Filled(n)
+		c.server.counters.input.Add(uint64(n))
+		c.lastActiveMillis.Store(time.Now().UnixMilli())
+	}
+	switch {
+	case err == nil || interrupted && errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errIdle
+	case blocked:
+		return errGone
+	case errors.Is(err, io.EOF):
+		c.eof = true
+		return nil
+	default:
+		return err
+	}
+}
+
+// beginRead makes the read interruptible, and arms the idle timeout for it.
+func (c *connection) beginRead() error {
+	c.queryBytes.Store(int64(c.in.Buffered()))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == nil && c.server.stopping.Load() {
+		return errStopping
+	}
+	c.reading = true
+	c.inputWaits = c.parked != nil && c.in.Buffered() > 0
+	c.armIdle()
+	return nil
+}
+
+// armIdle sets the deadline of a read that waits for the client's next command; the caller holds mu.
+func (c *connection) armIdle() {
+	if limit := c.server.cfg.Settings.Duration(settings.IdleTimeout); limit > 0 && c.parked == nil {
+		c.deadline = true
+		c.net.SetReadDeadline(time.Now().Add(limit))
+	}
+}
+
+func (c *connection) endRead() (blocked, interrupted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	interrupted = c.interrupted
+	c.reading, c.interrupted = false, false
+	if interrupted || c.deadline {
+		c.deadline = false
+		c.net.SetReadDeadline(time.Time{})
+	}
+	return c.parked != nil, interrupted
+}
+
+// breach answers what breaks the protocol, after all that came before it.
+func (c *connection) breach(err error) error {
+	event := c.server.cfg.Log.Debug()
+	var cross *guard.CrossProtocolError
+	if errors.As(err, &cross) {
+		event = c.server.cfg.Log.Warn()
+	}
+	event.Err(err).Int64("id", c.id).Str("client", c.remote).Msg("closed a connection")
+	if cross != nil {
+		return err
+	}
+	if c.session.mode != commands.ReplyOff {
+		c.w.Error("ERR", err.Error())
+		c.hold(nil)
+		c.commit()
+	}
+	return c.finish()
+}
+
+// finish ends the connection in order: what was asked for is answered, then it is closed.
+func (c *connection) finish() error {
+	if c.blocked() {
+		return errGone
+	}
+	if err := c.out.Drain(); err != nil {
+		return err
+	}
+	if !c.eof {
+		c.linger()
+	}
+	return io.EOF
+}
+
+func (c *connection) linger() {
+	half, ok := c.net.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	wait := lingerTime
+	if c.server.stopping.Load() {
+		wait = lingerTimeStopping
+	}
+	c.net.SetReadDeadline(time.Now().Add(wait))
+	scrap := make([]byte, 4<<10)
+	for total := 0; total < lingerBytesMax; {
+		n, err := c.net.Read(scrap)
+		if err != nil {
+			return
+		}
+		total += n
+	}
+}
+
+// end is for a connection that is over already.
+func (c *connection) end(err error) error {
+	event := c.server.cfg.Log.Debug()
+	if errors.Is(err, errQueryBuffer) {
+		event = c.server.cfg.Log.Warn()
+	}
+	if !errors.Is(err, net.ErrClosed) {
+		event.Err(err).Int64("id", c.id).Str("client", c.remote).Msg("connection ended")
+	}
+	return err
+}

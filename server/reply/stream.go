@@ -1,0 +1,396 @@
+// Package reply sends the replies of one connection in order, each as soon as what it rests on is durable.
+//
+// A command's reply is encoded at once and handed over with its gate: what must be durable before it may leave. So no
+// command waits for the disk, and all replies that one journal group makes ready leave in one write. The package knows
+// bytes and gates only; what a reply says is its callers' business.
+package reply
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Waiter is told once when a Gate opens; it must not block.
+type Waiter interface{ Durable() }
+
+// Gate holds replies back until it is Done. Gates are compared with ==, so that replies with one gate share a slot.
+type Gate interface {
+	Done() bool
+	// Err is asked for only when Done.
+	Err() error
+	// Notify calls w.Durable once, from another goroutine or at once.
+	Notify(w Waiter)
+}
+
+// Slot is replies of one gate that follow each other. A nil Gate means that they wait for nothing but their turn.
+type Slot struct {
+	Gate    Gate
+	Bytes   int
+	Replies int
+}
+
+// ErrOutputLimit is why a Stream failed whose client does not read what it asked for.
+var ErrOutputLimit = errors.New("output buffer limit exceeded")
+
+// Config is what a Stream works with.
+type Config struct {
+	// Sink is where the bytes go.
+	Sink Sink
+	// Senders write for the committer's goroutine.
+	Senders *Senders
+	// LimitBytes is how much may be ready and not sent before the Stream fails with ErrOutputLimit: the client is too
+	// slow. One reply that is longer than that passes if nothing is before it. What gates hold back does not count, since
+	// that is not the client's doing; see WaitHeld.
+	LimitBytes func() int
+	// WriteTimeout is how long one write of up to writeBytesMax may take before the Stream fails; 0 means no end.
+	WriteTimeout func() time.Duration
+	// Refusal encodes what a client gets instead of a reply whose gate failed.
+	Refusal func(dst []byte, err error) []byte
+	// Failed is called once when the Stream fails, from any goroutine; it must not block. The replies are lost then.
+	Failed func(err error)
+	// Sent, if not nil, is told how many bytes each write sent.
+	Sent func(bytes int)
+}
+
+// Stream is the ordered replies of one connection.
+//
+//	buf    [ sent | ready         | held back by gates ]
+//	              ^off             ^off+ready
+//	slots                           one or more, the first one's gate is not done
+//
+// Whoever finds ready bytes while nobody writes becomes the writer: the connection's own goroutine before it reads
+// again, a Sender when a group became durable, or a goroutine made for a client that does not take what it gets. The
+// writer takes bytes that nobody else touches, so nothing is copied and no lock is held while it writes.
+type Stream struct {
+	cfg Config
+
+	mu      sync.Mutex // guards what follows; never held during IO nor while a gate is asked to notify
+	changed sync.Cond  // broadcast to wait when something changed that it looks at
+	buf     []byte
+	off     int
+	ready   int
+	slots   []Slot
+	first   int // slots[:first] are done
+	writing bool
+	waiting bool // the first slot's gate was asked to notify
+	waiters int  // goroutines in wait
+	err     error
+}
+
+const (
+	// keepBytes is how large an empty buffer may be to be kept for the next replies.
+	keepBytes = 64 << 10
+	// writeBytesMax is what a client must take within the write timeout.
+	writeBytesMax = 256 << 10
+	// slotBytes is what a slot takes of the memory.
+	slotBytes = 32
+)
+
+// NewStream makes a Stream without replies.
+func NewStream(cfg Config) *Stream {
+	s := &Stream{cfg: cfg}
+	s.changed.L = &s.mu
+	return s
+}
+
+// Commit takes encoded replies, cut into slots, behind all earlier ones. It keeps neither slots nor, in general, buf:
+// it gives back the buffer to encode the next replies into, and how many bytes gates hold back. The error is why the
+// Stream has failed; it took nothing then. Nothing is written before Flush or until a gate opens.
+func (s *Stream) Commit(buf []byte, slots []Slot) (next []byte, heldBytes int, err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		err = s.err
+		s.mu.Unlock()
+		return kept(buf), 0, err
+	}
+	readyBefore := s.ready
+	if len(s.buf) == 0 && !s.writing {
+		s.buf, buf = buf, s.buf
+	} else {
+		s.compact()
+		s.buf = append(s.buf, buf...)
+	}
+	for _, slot := range slots {
+		s.hold(slot)
+	}
+	s.advance()
+	heldBytes = s.held()
+	if readyBefore > 0 && s.ready > s.cfg.LimitBytes() {
+		err = ErrOutputLimit
+	}
+	gate := s.await()
+	s.mu.Unlock()
+	if err != nil {
+		s.Fail(err)
+		return kept(buf), 0, err
+	}
+	if gate != nil {
+		gate.Notify(s)
+	}
+	return kept(buf), heldBytes, nil
+}
+
+// held is what gates hold back, with what its slots take.
+func (s *Stream) held() int {
+	return len(s.buf) - s.off - s.ready + (len(s.slots)-s.first)*slotBytes
+}
+
+// kept empties a buffer for the next replies, or lets it go if it has become large.
+func kept(buf []byte) []byte {
+	if cap(buf) > keepBytes {
+		return nil
+	}
+	return buf[:0]
+}
+
+// compact moves what is not sent to the front once more was sent than that, so a Stream that never runs empty does not
+// grow. A writer's bytes stay where they are.
+func (s *Stream) compact() {
+	if s.writing || s.off <= len(s.buf)-s.off {
+		return
+	}
+	s.buf = s.buf[:copy(s.buf, s.buf[s.off:])]
+	s.off = 0
+}
+
+// hold puts one slot behind the others.
+func (s *Stream) hold(slot Slot) {
+	if len(s.slots) > s.first {
+		if last := &s.slots[len(s.slots)-1]; last.Gate == slot.Gate {
+			last.Bytes += slot.Bytes
+			last.Replies += slot.Replies
+			return
+		}
+	}
+	if s.first > 0 && len(s.slots) == cap(s.slots) {
+		n := copy(s.slots, s.slots[s.first:])
+		clear(s.slots[n:])
+		s.slots, s.first = s.slots[:n], 0
+	}
+	s.slots = append(s.slots, slot)
+}
+
+// advance makes ready what no gate holds back any longer.
+func (s *Stream) advance() {
+	for s.first < len(s.slots) {
+		slot := &s.slots[s.first]
+		if slot.Gate != nil {
+			if !slot.Gate.Done() {
+				return
+			}
+			if err := slot.Gate.Err(); err != nil {
+				s.refuse(slot, err)
+			}
+		}
+		s.ready += slot.Bytes
+		*slot = Slot{}
+		s.first++
+	}
+	s.slots, s.first = s.slots[:0], 0
+	if cap(s.slots)*slotBytes > keepBytes {
+		s.slots = nil
+	}
+}
+
+// refuse puts the refusal in the place of each of the slot's replies. The buffer is made anew, since a writer may be at
+// work in the old one.
+func (s *Stream) refuse(slot *Slot, err error) {
+	at := s.off + s.ready
+	buf := append(make([]byte, 0, len(s.buf)), s.buf[:at]...)
+	for range slot.Replies {
+		buf = s.cfg.Refusal(buf, err)
+	}
+	size := len(buf) - at
+	s.buf = append(buf, s.buf[at+slot.Bytes:]...)
+	slot.Bytes = size
+}
+
+// await gives the gate to ask for a notification, if there is one that was not asked. The caller asks it unlocked.
+func (s *Stream) await() Gate {
+	if s.waiting || s.err != nil || s.first == len(s.slots) {
+		return nil
+	}
+	s.waiting = true
+	return s.slots[s.first].Gate
+}
+
+// Durable is called when the gate that holds the first reply back has opened.
+func (s *Stream) Durable() {
+	s.mu.Lock()
+	s.waiting = false
+	s.advance()
+	s.wake()
+	gate := s.await()
+	write := s.beginWrite()
+	s.mu.Unlock()
+	if write {
+		s.cfg.Senders.send(s)
+	}
+	if gate != nil {
+		gate.Notify(s)
+	}
+}
+
+// Flush writes what is ready, as far as the client takes it at once.
+func (s *Stream) Flush() {
+	s.mu.Lock()
+	write := s.beginWrite()
+	s.mu.Unlock()
+	if write {
+		s.write()
+	}
+}
+
+// FlushLater is Flush for a goroutine that must not make system calls: a Sender writes.
+func (s *Stream) FlushLater() {
+	s.mu.Lock()
+	write := s.beginWrite()
+	s.mu.Unlock()
+	if write {
+		s.cfg.Senders.send(s)
+	}
+}
+
+// beginWrite makes the caller the writer if there is something to write and no other writer.
+func (s *Stream) beginWrite() bool {
+	if s.writing || s.ready == 0 || s.err != nil {
+		return false
+	}
+	s.writing = true
+	return true
+}
+
+// write is the writer as long as the client takes everything at once; what it does not take is left to drain.
+func (s *Stream) write() {
+	for {
+		out, ok := s.next()
+		if !ok {
+			return
+		}
+		n, err := s.cfg.Sink.TryWrite(out)
+		s.sent(n, err)
+		if err == nil && n < len(out) {
+			go s.drain()
+			return
+		}
+	}
+}
+
+// drain is the writer for a client that is slow to read.
+func (s *Stream) drain() {
+	for {
+		out, ok := s.next()
+		if !ok {
+			return
+		}
+		n, err := s.cfg.Sink.Write(out[:min(len(out), writeBytesMax)], s.cfg.WriteTimeout())
+		s.sent(n, err)
+	}
+}
+
+// next gives the writer what is ready; without anything it is the writer no longer.
+func (s *Stream) next() ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil && s.ready > 0 {
+		return s.buf[s.off : s.off+s.ready], true
+	}
+	s.writing = false
+	if s.err != nil {
+		s.buf = nil
+	}
+	s.wake()
+	return nil, false
+}
+
+// sent accounts for a write of n bytes.
+func (s *Stream) sent(n int, err error) {
+	if n > 0 && s.cfg.Sent != nil {
+		s.cfg.Sent(n)
+	}
+	if err != nil {
+		s.Fail(fmt.Errorf("write to client: %w", err))
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	s.off += n
+	s.ready -= n
+	if s.off == len(s.buf) {
+		s.buf, s.off = kept(s.buf), 0
+	}
+	s.wake()
+}
+
+func (s *Stream) wake() {
+	if s.waiters > 0 {
+		s.changed.Broadcast()
+	}
+}
+
+// Fail ends the Stream: what was not sent is lost, and every later Commit is refused. Only the first call counts.
+func (s *Stream) Fail(err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	s.ready = 0
+	s.slots, s.first = nil, 0
+	if !s.writing {
+		s.buf, s.off = nil, 0
+	}
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	s.cfg.Failed(err)
+}
+
+// Drain flushes and blocks until everything was sent, or the Stream has failed.
+func (s *Stream) Drain() error {
+	s.Flush()
+	return s.wait(func() bool { return len(s.buf) == s.off && !s.writing })
+}
+
+// WaitHeld flushes and blocks until gates hold back at most bytesMax, or the Stream has failed. It slows down a client
+// that sends commands faster than they become durable, so its replies do not fill the memory.
+func (s *Stream) WaitHeld(bytesMax int) error {
+	s.Flush()
+	return s.wait(func() bool { return s.held() <= bytesMax })
+}
+
+func (s *Stream) wait(until func() bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiters++
+	for s.err == nil && !until() {
+		s.changed.Wait()
+	}
+	s.waiters--
+	return s.err
+}
+
+// Pending is how many bytes and replies were committed and not sent. A reply that is being sent does not count.
+func (s *Stream) Pending() (bytes, replies int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return 0, 0
+	}
+	for _, slot := range s.slots[s.first:] {
+		replies += slot.Replies
+	}
+	return len(s.buf) - s.off, replies
+}
+
+// Err is why the Stream failed, or nil.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}

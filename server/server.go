@@ -1,0 +1,215 @@
+// Package server puts commands on the wire: listener, connections, ordered replies, limits, graceful stop.
+//
+// One goroutine a connection, redcon's, reads, runs commands and goes on without waiting for the disk; package guard
+// decides what redcon may see, package reply sends each answer when it is durable. connection.go is where they meet.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/tidwall/redcon"
+
+	"quail/commands"
+	"quail/server/reply"
+	"quail/server/settings"
+)
+
+// Queues is the set of all queues as the server needs it; *queue.Set is the real one.
+type Queues interface {
+	commands.Queues
+	// WakeAll answers null to all waiting pulls, and lets no later one wait.
+	WakeAll()
+}
+
+// Config is what a Server works with.
+type Config struct {
+	Settings *settings.Values
+	Queues   Queues
+	Log      zerolog.Logger
+	// Version is Quail's own version, such as 0.1.0.
+	Version string
+	// ConfigFile is the path of the configuration file, if there is one; INFO tells it.
+	ConfigFile string
+	// Persistence, if not nil, gives the lines of INFO's section Persistence.
+	Persistence func() [][2]string
+}
+
+// Server is the listener and the connections of one process. The queues belong to its maker, who closes them after
+// Shutdown.
+type Server struct {
+	cfg     Config
+	env     *commands.Env
+	senders *reply.Senders
+	runID   string
+	started time.Time
+
+	// run executes one command of a connection; tests of the connections put their own in its place.
+	run func(*commands.Call)
+
+	nextID   atomic.Int64
+	stopping atomic.Bool
+	asked    chan struct{} // closed when SHUTDOWN came
+	askOnce  sync.Once
+
+	skipCheckpoint atomic.Bool
+
+	stopped  chan struct{} // closed when no connection is left and none will come
+	stopOnce sync.Once
+
+	mu          sync.Mutex // guards listener, connections, empty; never held during IO
+	listener    *listener
+	connections map[int64]*connection
+	empty       chan struct{} // made by Shutdown, closed when the last connection went
+
+	counters counters
+}
+
+// New makes a Server that does not listen yet.
+func New(cfg Config) *Server {
+	s := &Server{
+		cfg:         cfg,
+		senders:     reply.NewSenders(min(runtime.GOMAXPROCS(0), sendersMax)),
+		runID:       newRunID(),
+		started:     time.Now(),
+		run:         commands.Run,
+		asked:       make(chan struct{}),
+		stopped:     make(chan struct{}),
+		connections: make(map[int64]*connection),
+	}
+	s.env = &commands.Env{
+		Queues:   cfg.Queues,
+		Server:   admin{s},
+		Settings: cfg.Settings,
+		Stats:    commands.NewStats(),
+		Version:  cfg.Version,
+	}
+	cfg.Settings.OnResetStats(s.counters.reset)
+	return s
+}
+
+// sendersMax is how many goroutines write what became durable. One system call is a few microseconds, so a handful
+// keeps up with any journal.
+const sendersMax = 4
+
+func newRunID() string {
+	var id [20]byte
+	rand.Read(id[:])
+	return hex.EncodeToString(id[:])
+}
+
+// Serve takes connections from ln until Shutdown, and then returns nil. It may be called once.
+func (s *Server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	if s.listener != nil || s.stopping.Load() {
+		s.mu.Unlock()
+		return fmt.Errorf("serve %s: the server serves already, or was shut down", ln.Addr())
+	}
+	own := newListener(s, ln)
+	s.listener = own
+	s.mu.Unlock()
+	return redcon.Serve(own, handle, accepted, nil)
+}
+
+// accepted ties redcon's connection to ours.
+func accepted(c redcon.Conn) bool {
+	c.SetContext(c.NetConn())
+	return true
+}
+
+func handle(c redcon.Conn, cmd redcon.Command) {
+	c.Context().(*connection).handle(cmd.Args)
+}
+
+// Addr is where the server listens, or nil before Serve.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Done is closed when a client asked for a stop: SHUTDOWN. The owner of the process then calls Shutdown.
+func (s *Server) Done() <-chan struct{} { return s.asked }
+
+// SkipCheckpoint says, once Done is closed, that the client wanted no checkpoint: SHUTDOWN NOSAVE.
+func (s *Server) SkipCheckpoint() bool { return s.skipCheckpoint.Load() }
+
+// Shutdown stops gracefully: it takes no connection more, answers null to waiting pulls, runs the commands that were
+// received, sends their replies and closes. Connections that are left when ctx ends are cut, and its error is returned;
+// a command may still be running then.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.stopping.Store(true)
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+		if len(s.connections) == 0 {
+			close(s.empty)
+		}
+	}
+	own, empty := s.listener, s.empty
+	s.mu.Unlock()
+	if own != nil {
+		own.stop()
+	}
+	s.cfg.Queues.WakeAll()
+	for _, c := range s.all() {
+		c.stop()
+	}
+	var err error
+	select {
+	case <-empty:
+	case <-ctx.Done():
+		left := s.all()
+		err = fmt.Errorf("shut down with %d connections cut: %w", len(left), context.Cause(ctx))
+		for _, c := range left {
+			c.Close()
+		}
+	}
+	s.stopOnce.Do(func() {
+		close(s.stopped)
+		s.senders.Stop()
+	})
+	return err
+}
+
+// add takes a connection in, unless there are too many or the server stops.
+func (s *Server) add(c *connection) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() || int64(len(s.connections)) >= s.cfg.Settings.Int(settings.MaxClients) {
+		return false
+	}
+	s.connections[c.id] = c
+	return true
+}
+
+func (s *Server) remove(c *connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.connections, c.id)
+	if len(s.connections) == 0 && s.empty != nil {
+		close(s.empty)
+	}
+}
+
+// all lists the connections, in no order.
+func (s *Server) all() []*connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*connection, 0, len(s.connections))
+	for _, c := range s.connections {
+		list = append(list, c)
+	}
+	return list
+}

@@ -1,0 +1,190 @@
+package settings
+
+// The table. One line a setting: handle, name, default, bounds, what it does. Adding a setting is adding a line here
+// and reading it by its handle; everything else follows.
+//
+// Every bound has a reason: a minimum is where the server stops being useful, a maximum where a slip of the finger
+// (bytes for milliseconds, one nought too many) would do harm.
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"quail/queue/machine"
+)
+
+// Sizes and times that read badly as figures.
+const (
+	kb = int64(1) << 10
+	mb = int64(1) << 20
+	gb = int64(1) << 30
+
+	hourMillis = int64(3_600_000)
+	dayMillis  = 24 * hourMillis
+)
+
+// Where the server listens, who may come in and what it says.
+var (
+	Listen       = text("server", "listen", "127.0.0.1:6389", checkAddress, "Address and port to listen on. `0.0.0.0:6389` takes connections from other machines: set `requirepass` then.")
+	Data         = text("server", "data", "./quail-data", checkNotEmpty, "Directory for everything that must survive a restart. It is made if it is missing. One process at a time.")
+	RequirePass  = text("server", "requirepass", "", checkNotMask, "Password of every client (AUTH). Empty means that anyone who can connect may do anything.", live, secret)
+	LogLevel     = choice("server", "log-level", "info", []string{"debug", "info", "warn", "error"}, "The least important messages that are logged.", live)
+	LogFormat    = choice("server", "log-format", "console", []string{"console", "json"}, "`console` for people; `json` for machines, one object a line. The container image says `json`.")
+	ShutdownTime = millis("server", "shutdown-timeout", 10_000, 0, hourMillis, "How long a graceful stop may take: answer what is in flight, then checkpoint. Past it connections are cut; nothing acknowledged is lost either way.", live)
+)
+
+// What one client may use, so that no client can use up the server.
+var (
+	MaxClients   = integer("connections", "max-clients", 10_000, 1, 1_000_000, "clients", "Connections at a time. One more is refused with an error. The process needs as many file descriptors, and a few hundred for its files.", live)
+	MaxArgs      = integer("connections", "max-args", 1_048_576, 16, 16_777_216, "arguments", "Arguments of one command, so messages of one QPUSH. A client that has not given its password may send 10.", live)
+	MaxBulk      = size("connections", "max-bulk-bytes", 16*mb, kb, 512*mb, "One argument of a command. Past it the connection is closed with an error. At least `max-push-bytes`, so that a push that is too large gets its own error. A client that has not given its password may send 16kb.", live)
+	QueryBuffer  = size("connections", "query-buffer-bytes", 64*mb, 64*kb, 2*gb, "What the server holds of one connection's commands that have not run yet, a whole command included. Past it the connection is closed.", live)
+	OutputBuffer = size("connections", "output-buffer-bytes", 64*mb, 64*kb, 2*gb, "Replies that wait for one slow reader. Past it the connection is closed; what it had leased comes back when the lease ends.", live)
+	IdleTimeout  = millis("connections", "timeout", 0, 0, 30*dayMillis, "A connection that sends nothing for so long is closed, unless it waits in a blocking command. 0 means never.", live)
+	WriteTimeout = millis("connections", "write-timeout", 30_000, 100, dayMillis, "A connection that takes no byte of its replies for so long is closed.", live)
+	TCPKeepAlive = millis("connections", "tcp-keepalive", 300_000, 0, dayMillis, "Time between probes of a silent connection, so that a vanished machine is noticed. 0 means none. New connections follow a change.", live)
+)
+
+// What all queues share.
+var (
+	AutoCreate = boolean("queues", "auto-create", true, "QPUSH, QLOCK and QCONSUME make a queue that is missing. With `no`, only QCREATE does.", live)
+	MaxQueues  = integer("queues", "max-queues", 100_000, 1, 10_000_000, "queues", "How many queues there may be. Past it a new one is refused.", live)
+	MaxPush    = size("queues", "max-push-bytes", 16*mb, kb, 256*mb, "All bodies of one push together. Past it `-TOOBIG`.", live)
+)
+
+// Journal and logs. The defaults suit one SSD; none of them changes what is promised.
+var (
+	JournalFile = size("disk", "journal-file-bytes", 16*mb, mb, gb, "Size of one file of the journal. Files are prepared ahead and used again.")
+	Journal     = size("disk", "journal-bytes", 256*mb, 4*mb, 64*gb, "Bound of the journal, and so of what a restart must replay. When it is full, writes wait for a checkpoint.")
+	Checkpoint  = size("disk", "checkpoint-bytes", 64*mb, mb, 32*gb, "A checkpoint begins after so much new journal. At most half of `journal-bytes`, so that writes go on meanwhile.")
+	WriteBehind = size("disk", "write-behind-bytes", 64*mb, mb, 16*gb, "Records that are durable in the journal and not yet written to their queue's log. They are in memory; when so many wait, pushes wait.")
+	Segment     = size("disk", "segment-bytes", mb, 64*kb, 64*mb, "Size of one segment file of a queue's log. Space comes back a segment at a time; a log's newest segment is also in memory.")
+	OpenLogs    = integer("disk", "open-logs", 128, 1, 100_000, "logs", "Queue logs that are kept open. More busy queues than this means opening and closing files; each open log costs a descriptor and about 3 times `segment-bytes` of memory.")
+)
+
+// optionSettings hold the server's default of every queue option, by machine.Option: the machine's own table has a line
+// for each, so none is repeated here.
+var optionSettings = addOptions()
+
+func addOptions() (added [len(machine.Specs)]*Setting) {
+	for o, spec := range machine.Specs {
+		s := Setting{Group: "defaults", Name: "default-" + spec.Name, Default: strconv.FormatInt(spec.Default, 10),
+			Min: spec.Min, Max: spec.Max, Unit: spec.Unit, Doc: spec.Doc, Live: true}
+		switch {
+		case spec.Text:
+			s.Kind, s.Default, s.check = KindText, "", checkLength(spec.Max)
+		case spec.Unit == "bytes":
+			s.Kind, s.Default = KindBytes, FormatBytes(spec.Default)
+		case spec.Unit == "ms":
+			s.Kind = KindMillis
+		default:
+			s.Kind = KindInt
+		}
+		added[o] = add(s, nil)
+	}
+	return added
+}
+
+// checkTogether tells which settings do not fit each other.
+func checkTogether(next []value) (errs []*Error) {
+	atMost := func(small, large *Setting, factor int64, why string) {
+		if next[small.index].number*factor <= next[large.index].number {
+			return
+		}
+		bound := FormatBytes(next[large.index].number / factor)
+		errs = append(errs, &Error{Name: small.Name, Reason: fmt.Sprintf("got %s; allowed is at most %s while %s is %s, %s",
+			FormatBytes(next[small.index].number), bound, large.Name, FormatBytes(next[large.index].number), why)})
+	}
+	atMost(JournalFile.Setting, Journal.Setting, 4, "since the journal needs at least 4 files")
+	atMost(Checkpoint.Setting, Journal.Setting, 2, "since writes go on during a checkpoint")
+	atMost(MaxPush.Setting, MaxBulk.Setting, 1, "since a push that is too large should get an error, not lose its connection")
+	atMost(MaxBulk.Setting, QueryBuffer.Setting, 1, "since a command is held whole before it runs")
+	return errs
+}
+
+func checkAddress(text string) error {
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		if n, bad := strconv.Atoi(port); bad != nil || n < 0 || n > 65_535 {
+			err = errors.New("port")
+		}
+	}
+	if err != nil {
+		return errors.New("allowed is host:port, such as 127.0.0.1:6389, [::1]:6389 or 0.0.0.0:6389; port 0 takes a free one")
+	}
+	return nil
+}
+
+func checkNotEmpty(text string) error {
+	if text == "" {
+		return errors.New("allowed is any path, not an empty one")
+	}
+	return nil
+}
+
+func checkLength(most int64) func(string) error {
+	return func(text string) error {
+		if int64(len(text)) > most {
+			return fmt.Errorf("allowed are at most %d bytes", most)
+		}
+		return nil
+	}
+}
+
+func checkNotMask(text string) error {
+	if text == Masked {
+		return errors.New("this is what CONFIG GET shows in place of a password, not a password")
+	}
+	return nil
+}
+
+// What the lines of the table are made with.
+
+type option func(*Setting)
+
+// live says that CONFIG SET may change the setting.
+func live(s *Setting) { s.Live = true }
+
+// secret says that the value is shown by no one.
+func secret(s *Setting) { s.Secret = true }
+
+// add puts a line into the table. Two lines of one name are a mistake of the program.
+func add(s Setting, options []option) *Setting {
+	for _, apply := range options {
+		apply(&s)
+	}
+	if byName[s.Name] != nil {
+		panic("settings: two lines for " + s.Name)
+	}
+	s.index = len(table)
+	table = append(table, &s)
+	byName[s.Name] = &s
+	return &s
+}
+
+func integer(group, name string, initial, low, high int64, unit, doc string, options ...option) Int {
+	return Int{add(Setting{Group: group, Name: name, Kind: KindInt, Default: strconv.FormatInt(initial, 10), Min: low, Max: high, Unit: unit, Doc: doc}, options)}
+}
+
+func size(group, name string, initial, low, high int64, doc string, options ...option) Bytes {
+	return Bytes{add(Setting{Group: group, Name: name, Kind: KindBytes, Default: FormatBytes(initial), Min: low, Max: high, Unit: "bytes", Doc: doc}, options)}
+}
+
+func millis(group, name string, initial, low, high int64, doc string, options ...option) Millis {
+	return Millis{add(Setting{Group: group, Name: name, Kind: KindMillis, Default: strconv.FormatInt(initial, 10), Min: low, Max: high, Unit: "ms", Doc: doc}, options)}
+}
+
+func boolean(group, name string, initial bool, doc string, options ...option) Bool {
+	word := map[bool]string{true: "yes", false: "no"}[initial]
+	return Bool{add(Setting{Group: group, Name: name, Kind: KindBool, Default: word, Doc: doc}, options)}
+}
+
+func text(group, name, initial string, check func(string) error, doc string, options ...option) Text {
+	return Text{add(Setting{Group: group, Name: name, Kind: KindText, Default: initial, Doc: doc, check: check}, options)}
+}
+
+func choice(group, name, initial string, choices []string, doc string, options ...option) Text {
+	return Text{add(Setting{Group: group, Name: name, Kind: KindChoice, Default: initial, Choices: choices, Doc: doc}, options)}
+}
