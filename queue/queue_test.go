@@ -102,6 +102,7 @@ type pulled struct {
 func (w *world) start(r ConsumeRequest) (chan pulled, func()) {
 	answer := make(chan pulled, 1)
 	cancel := w.set.Consume(r, func(b *Batch, after *Future, err error) {
+		w.checkDurable(r.Queue, b)
 		go func() {
 			if e := after.Wait(); e != nil && err == nil {
 				err = e
@@ -110,6 +111,19 @@ func (w *world) start(r ConsumeRequest) (chan pulled, func()) {
 		}()
 	})
 	return answer, cancel
+}
+
+// checkDurable: a message that is delivered and then lost would have been consumed without ever being pushed.
+func (w *world) checkDurable(queue []byte, b *Batch) {
+	if b == nil {
+		return
+	}
+	durable := w.set.find(queue).log.Durable()
+	for _, m := range b.Messages {
+		if m.ID > durable {
+			w.t.Errorf("message %d is delivered, and only %d is durable", m.ID, durable)
+		}
+	}
 }
 
 func request(queue, consumer string) ConsumeRequest {

@@ -65,11 +65,12 @@ type connection struct {
 
 	mu          sync.Mutex // guards what follows; never held during IO. The session's fields are written by the own goroutine only, which reads them unlocked
 	session     session
-	parked      *parked // the reply that is owed, while a command blocks
-	reading     bool    // the own goroutine is in a read of the socket
-	inputWaits  bool    // ... though commands wait already, behind one that blocks
-	interrupted bool    // ... and that read was told to return
-	deadline    bool    // the socket has a read deadline
+	parked      *parked   // the reply that is owed, while a command blocks
+	unparked    sync.Cond // broadcast when parked becomes nil
+	reading     bool      // the own goroutine is in a read of the socket
+	inputWaits  bool      // ... though commands wait already, behind one that blocks
+	interrupted bool      // ... and that read was told to return
+	deadline    bool      // the socket has a read deadline
 }
 
 // session is what commands set for their connection; RESET empties it.
@@ -90,6 +91,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 		local:   conn.LocalAddr().String(),
 		created: time.Now(),
 	}
+	c.unparked.L = &c.mu
 	c.session = s.newSession()
 	c.lastActiveMillis.Store(c.created.UnixMilli())
 	c.w.Proto = 2

@@ -5,6 +5,7 @@ package server
 
 import (
 	"sync"
+	"time"
 
 	"quail/commands"
 	"quail/commands/resp"
@@ -16,6 +17,7 @@ type parked struct {
 	connection *connection
 	proto      int
 	silent     bool // CLIENT REPLY: nobody waits for the reply
+	patient    bool // the client asked to wait: BLOCK or FILL
 
 	state  parkedState // guarded by connection.mu
 	cancel func()      // guarded by connection.mu
@@ -32,14 +34,44 @@ const (
 // writers are lent to replies of parked connections.
 var writers = sync.Pool{New: func() any { return new(resp.Writer) }}
 
+// halfClosedWait is how long a half-closed client waits for a pull that it did not ask to block: it may be parked for a
+// moment, until pushes before it are durable. Then it counts as gone, as a half-closed client that blocks does at once.
+const halfClosedWait = time.Second
+
 // Park is called by a command in place of a reply.
-func (c *connection) Park(*commands.Call) commands.Parked {
+func (c *connection) Park(call *commands.Call) commands.Parked {
 	c.commit() // earlier replies of this run come first
-	p := &parked{connection: c, proto: c.w.Proto, silent: c.silent()}
+	p := &parked{connection: c, proto: c.w.Proto, silent: c.silent(), patient: asksToWait(call.Args)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.parked = p
 	return p
+}
+
+// asksToWait looks for the words BLOCK and FILL among the options, which stand behind queue and consumer.
+func asksToWait(args [][]byte) bool {
+	for _, arg := range args[min(len(args), 3):] {
+		if isWord(arg, "BLOCK") || isWord(arg, "FILL") {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitReply waits for the reply of a parked command whose client has closed its side. False: it counts as gone.
+func (c *connection) awaitReply() bool {
+	timer := time.AfterFunc(halfClosedWait, c.abandon)
+	defer timer.Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.parked
+	if p != nil && p.patient && p.state == waiting {
+		return false
+	}
+	for c.parked != nil {
+		c.unparked.Wait()
+	}
+	return p == nil || p.state != gone
 }
 
 func (c *connection) blocked() bool {
@@ -87,6 +119,7 @@ func (c *connection) unpark() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.parked = nil
+	c.unparked.Broadcast()
 	if !c.reading || c.interrupted {
 		return
 	}
@@ -119,6 +152,7 @@ func (c *connection) abandon() {
 		p.state = gone
 		cancel, p.cancel = p.cancel, nil
 		c.parked = nil
+		c.unparked.Broadcast()
 	}
 	c.mu.Unlock()
 	if cancel != nil {

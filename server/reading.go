@@ -31,7 +31,7 @@ var standIn = []byte("*1\r\n$8\r\nstand-in\r\n")
 var (
 	errStopping    = errors.New("the server stops")
 	errIdle        = errors.New("idle for longer than timeout")
-	errGone        = errors.New("the client went away while it was blocked")
+	errGone        = errors.New("the client went away, or closed its side, while it was blocked")
 	errQueryBuffer = errors.New("more than query-buffer-bytes wait behind a blocked command")
 )
 
@@ -131,11 +131,14 @@ func (c *connection) fill() error {
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errIdle
-	case blocked:
-		return errGone
 	case errors.Is(err, io.EOF):
 		c.eof = true
+		if blocked && !c.awaitReply() {
+			return errGone
+		}
 		return nil
+	case blocked:
+		return errGone
 	default:
 		return err
 	}
@@ -194,11 +197,9 @@ func (c *connection) breach(err error) error {
 	return c.finish()
 }
 
-// finish ends the connection in order: what was asked for is answered, then it is closed.
+// finish ends the connection in order: what was asked for is answered, but for a command that blocks; then it is closed.
 func (c *connection) finish() error {
-	if c.blocked() {
-		return errGone
-	}
+	c.abandon()
 	if err := c.out.Drain(); err != nil {
 		return err
 	}
@@ -228,8 +229,12 @@ func (c *connection) linger() {
 	}
 }
 
-// end is for a connection that is over already.
+// end is for a connection that is over already. A client that closed only its side still reads: what came before the
+// command that blocks is answered.
 func (c *connection) end(err error) error {
+	if errors.Is(err, errGone) && c.eof {
+		c.finish()
+	}
 	event := c.server.cfg.Log.Debug()
 	if errors.Is(err, errQueryBuffer) {
 		event = c.server.cfg.Log.Warn()

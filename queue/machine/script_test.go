@@ -8,7 +8,8 @@ package machine
 //	consume [count=n] [lease=ms]                   a batch: id!attempt …
 //	ack batch [id …]                               nack batch [delay=ms] [release|dead] [id …]   extend batch ms
 //	pass ms                                        time goes by; what ended is recorded
-//	state id …, info, batches, lock?, next         questions
+//	renew ms                                       a renewal of the lock without a record
+//	state id …, info, totals, batches, lock?, next questions
 //	remove id …, purge [before=id], pause […], policy …, restart
 //
 // Run the tests with -rewrite to write down what the machine answers now.
@@ -128,6 +129,13 @@ func (s *script) answer(args []string) string {
 		return s.restart()
 	}
 	return s.question(args[0], ids)
+}
+
+func orNone(answer string) string {
+	if answer == "" {
+		return "none"
+	}
+	return answer
 }
 
 func when(yes bool, text string) string {
@@ -286,7 +294,7 @@ func (s *script) question(what string, ids []uint64) string {
 			state, attempts := ask(r.ID)
 			out = append(out, fmt.Sprintf("%d %v!%d", r.ID, state, attempts))
 		}
-		return strings.Join(out, ", ")
+		return orNone(strings.Join(out, ", "))
 	case "info":
 		c := s.m.Counts()
 		return fmt.Sprintf("ready %d/%dB, delayed %d/%dB, leased %d/%dB, retrying %d/%dB; records %d, cursor %d, needed from %d",
@@ -301,7 +309,7 @@ func (s *script) question(what string, ids []uint64) string {
 		for _, b := range s.m.Batches(nil) {
 			out = append(out, fmt.Sprintf("%d: %d messages of %d B from %d, until %d", b.Batch, b.Messages, b.Bytes, b.FirstID, b.DeadlineMillis))
 		}
-		return strings.Join(out, "; ")
+		return orNone(strings.Join(out, "; "))
 	case "next":
 		deadline, hasDeadline := s.m.NextDeadline()
 		due, hasDue := s.m.NextDueWall()
@@ -316,7 +324,7 @@ func (s *script) question(what string, ids []uint64) string {
 		if hasRetry {
 			out += fmt.Sprintf("retries until %d", max(retry-s.now.WallMillis, 0))
 		}
-		return strings.TrimSpace(out)
+		return orNone(strings.TrimSpace(out))
 	}
 	return "no such question: " + what
 }

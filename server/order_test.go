@@ -1,0 +1,139 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+)
+
+// Without this a pipeline would wait for the disk once a command.
+func TestPipelineDoesNotWait(t *testing.T) {
+	s := start(t)
+	s.queues.manual = true
+	c := s.dial(t)
+	c.send(strings.Repeat(cmd("QPUSH", "q", "body"), 1000) + "PING\r\n")
+	eventually(t, "all pushes ran before one was durable", s.queues.look(func(q *fakeQueues) bool { return q.last == 1000 }))
+	s.queues.commit(nil)
+	var want strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&want, ":%d\r\n", i+1)
+	}
+	c.expect(want.String() + "+PONG\r\n")
+}
+
+// Without this a client would count a lost message as stored.
+func TestFailedCommit(t *testing.T) {
+	s := start(t)
+	s.queues.manual = true
+	c := s.dial(t)
+	c.send("PING\r\n" + cmd("QPUSH", "q", "a") + cmd("QPUSH", "q", "b") + "PING\r\n")
+	eventually(t, "both pushes", s.queues.look(func(q *fakeQueues) bool { return q.last == 2 }))
+	s.queues.commit(errors.New("disk full"))
+	refused := "-WALERR disk full; the outcome is unknown, retry with DEDUP or look at the queue first\r\n"
+	c.expect("+PONG\r\n" + refused + refused + "+PONG\r\n")
+}
+
+// Without this `printf … | nc` would lose its answers.
+func TestHalfClosed(t *testing.T) {
+	s := start(t)
+	s.queues.manual = true
+	c := s.dial(t)
+	c.send("PING\r\n" + cmd("QPUSH", "q", "a") + "ECHO 'b c'\r\nQCONSUME q me\r\nunfinished")
+	c.closeWrite()
+	eventually(t, "the push", s.queues.look(func(q *fakeQueues) bool { return q.last == 1 }))
+	s.queues.commit(nil)
+	c.expectEnd("+PONG\r\n:1\r\n$3\r\nb c\r\n*3\r\n:1\r\n:0\r\n*1\r\n*5\r\n:1\r\n$1\r\na\r\n:0\r\n:0\r\n*0\r\n")
+}
+
+func TestQuit(t *testing.T) {
+	s := start(t)
+	s.queues.manual = true
+	c := s.dial(t)
+	c.send(cmd("QPUSH", "q", "a") + "QUIT\r\n" + cmd("QPUSH", "q", "never") + strings.Repeat("x", 300_000))
+	eventually(t, "the push", s.queues.look(func(q *fakeQueues) bool { return q.last == 1 }))
+	s.queues.commit(nil)
+	c.expectEnd(":1\r\n+OK\r\n")
+	if s.queues.last != 1 {
+		t.Error("a command behind QUIT ran")
+	}
+}
+
+func TestReplyModes(t *testing.T) {
+	s := start(t)
+	c := s.dial(t)
+	c.send("CLIENT REPLY SKIP\r\nECHO skipped\r\nECHO a\r\n")
+	c.expect("$1\r\na\r\n")
+	c.send("CLIENT REPLY OFF\r\nECHO no\r\nQCONSUME q me\r\nCLIENT REPLY SKIP\r\nECHO no\r\nNOSUCH\r\nCLIENT REPLY ON\r\nECHO b\r\n")
+	c.expect("+OK\r\n$1\r\nb\r\n")
+	c.send("CLIENT REPLY SKIP\r\nQCONSUME q me\r\nECHO c\r\n")
+	c.expect("$1\r\nc\r\n")
+	c.send("CLIENT REPLY OFF\r\nRESET\r\nECHO d\r\n")
+	c.expect("+RESET\r\n$1\r\nd\r\n")
+}
+
+// What is large goes round redcon; what is small goes through it. The client must not see a difference.
+func TestSizes(t *testing.T) {
+	s := start(t)
+	c := s.dial(t)
+	var sizes []int
+	for base := 1; base <= 1<<20; base *= 4 {
+		sizes = append(sizes, base-1, base, base+1)
+	}
+	sizes = append(sizes, 4096-30, 4096-25, 16<<10-24, 16<<10-23, 64<<10, 16<<20)
+	for _, size := range sizes {
+		body := strings.Repeat("x", size)
+		c.send("ECHO before\r\n" + cmd("ECHO", body) + cmd("ECHO", "after"))
+		c.expect(fmt.Sprintf("$6\r\nbefore\r\n$%d\r\n%s\r\n$5\r\nafter\r\n", size, body))
+	}
+}
+
+// Without this what one client sends in small pieces would be seen as something else.
+func TestEveryCut(t *testing.T) {
+	s := start(t)
+	input := cmd("ECHO", "one") + "ECHO two\r\n*0\r\n\r\n" + cmd("ECHO", "th\r\nee") + cmd("PING")
+	want := "$3\r\none\r\n$3\r\ntwo\r\n$6\r\nth\r\nee\r\n+PONG\r\n"
+	for i := range input {
+		c := s.dial(t)
+		c.send(input[:i])
+		c.send(input[i:])
+		c.expect(want)
+		c.conn.Close()
+	}
+}
+
+// A slow disk slows the client down, it does not fill the memory with its replies.
+func TestHeldReplies(t *testing.T) {
+	s := start(t)
+	s.queues.manual = true
+	c := s.dial(t)
+	go func() {
+		for range 400 {
+			if _, err := io.WriteString(c.conn, strings.Repeat(cmd("QPUSH", "q", "x"), 1000)); err != nil {
+				return
+			}
+		}
+		c.closeWrite()
+	}()
+	eventually(t, "many pushes", s.queues.look(func(q *fakeQueues) bool { return q.last > 100_000 }))
+	stop := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.queues.commit(nil)
+			}
+		}
+	}()
+	got, err := io.ReadAll(c.rd)
+	close(stop)
+	<-ended
+	if n := strings.Count(string(got), ":"); err != nil || n != 400_000 {
+		t.Fatalf("%d replies, %v", n, err)
+	}
+}
