@@ -6,5 +6,10 @@ var dbsize = &Spec{
 	Group:   GroupKeys,
 	Reply:   "integer.",
 	Flags:   FlagReadOnly | FlagFast,
-	Run:     func(c *Call) { c.W.Int(int64(c.Env.Queues.Count())) },
+	Run:     runDBSize,
+}
+
+func runDBSize(c *Call) {
+	c.W.Int(int64(c.Env.Queues.Count()))
+	c.After(c.Env.Queues.NamesAfter())
 }

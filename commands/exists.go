@@ -13,9 +13,17 @@ var exists = &Spec{
 func runExists(c *Call) {
 	n := int64(0)
 	for _, name := range c.Args[1:] {
-		if c.Env.Queues.Exists(name) {
+		if c.exists(name) {
 			n++
 		}
 	}
 	c.W.Int(n)
+}
+
+// exists reports whether there is such a queue. The reply waits until its making or its deletion is durable: otherwise a
+// crash could take back what a client was told.
+func (c *Call) exists(name []byte) bool {
+	found := c.Env.Queues.Exists(name)
+	c.After(c.Env.Queues.NamesAfter())
+	return found
 }

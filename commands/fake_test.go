@@ -111,8 +111,9 @@ func (q *fakeQueues) Delete(name []byte) (bool, *queue.Future, error) {
 	return q.Exists(name), q.future, q.err
 }
 
-func (q *fakeQueues) Names() []string { return q.names }
-func (q *fakeQueues) Count() int      { return len(q.names) }
+func (q *fakeQueues) NamesAfter() *queue.Future { return q.future }
+func (q *fakeQueues) Names() []string           { return q.names }
+func (q *fakeQueues) Count() int                { return len(q.names) }
 
 func (q *fakeQueues) Exists(name []byte) bool {
 	for _, n := range q.names {

@@ -13,7 +13,7 @@ var keys = &Spec{
 func runKeys(c *Call) {
 	pattern := string(c.Args[1])
 	var matching []string
-	for _, name := range c.Env.Queues.Names() {
+	for _, name := range c.names() {
 		if MatchPattern(pattern, name) {
 			matching = append(matching, name)
 		}

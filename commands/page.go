@@ -94,3 +94,10 @@ func writePage(c *Call, next uint64, names []string) {
 	c.W.BulkString(strconv.FormatUint(next, 10))
 	stringArray(c.W, names)
 }
+
+// names lists all queues; the reply waits until it is durable that they are these.
+func (c *Call) names() []string {
+	names := c.Env.Queues.Names()
+	c.After(c.Env.Queues.NamesAfter())
+	return names
+}

@@ -33,6 +33,6 @@ func runQList(c *Call) {
 	if a.has("pattern") {
 		pattern = string(a.word("pattern"))
 	}
-	next, names := page(c.Env.Queues.Names(), uint64(a.integer("cursor", 0)), int(a.integer("count", qlistCount)), pattern)
+	next, names := page(c.names(), uint64(a.integer("cursor", 0)), int(a.integer("count", qlistCount)), pattern)
 	writePage(c, next, names)
 }

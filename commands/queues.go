@@ -24,6 +24,7 @@ type Queues interface {
 	Names() []string
 	Count() int
 	Exists(name []byte) bool
+	NamesAfter() *queue.Future
 	Create(name []byte, o machine.Options) (*queue.Future, error)
 	Delete(name []byte) (existed bool, after *queue.Future, err error)
 }

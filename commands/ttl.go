@@ -11,7 +11,7 @@ var ttl = &Spec{
 }
 
 func runTTL(c *Call) {
-	if c.Env.Queues.Exists(c.Args[1]) {
+	if c.exists(c.Args[1]) {
 		c.W.Int(-1)
 		return
 	}

@@ -11,7 +11,7 @@ var typeOf = &Spec{
 }
 
 func runType(c *Call) {
-	if c.Env.Queues.Exists(c.Args[1]) {
+	if c.exists(c.Args[1]) {
 		c.W.Simple("queue")
 		return
 	}

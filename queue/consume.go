@@ -90,9 +90,9 @@ func (q *queue) wrongToken(token uint64, lock machine.LockState, held bool, now 
 // Unlock ends a tenure: its open batches go back at once and do not count as failed. released is false if that token no
 // longer holds. Errors: NOQUEUE, WALERR.
 func (s *Set) Unlock(name []byte, token uint64) (released bool, after *Future, err error) {
-	q, err := s.need(name)
+	q, after, err := s.need(name)
 	if err != nil {
-		return false, nil, err
+		return false, after, err
 	}
 	now, err := q.enter()
 	defer q.leave()
@@ -164,9 +164,9 @@ func (s *Set) Nack(name []byte, batch uint64, mode machine.NackMode, delayMillis
 }
 
 func (s *Set) settle(name []byte, batch uint64, decide func(*queue, machine.Time) (int, machine.Effect, bool, error)) (int, *Future, error) {
-	q, err := s.need(name)
+	q, after, err := s.need(name)
 	if err != nil {
-		return 0, nil, err
+		return 0, after, err
 	}
 	now, err := q.enter()
 	defer q.leave()
@@ -186,9 +186,9 @@ func (s *Set) settle(name []byte, batch uint64, decide func(*queue, machine.Time
 // Extend lets the batch's lease end millis from now and returns that moment as unix milliseconds.
 // Errors: NOBATCH, NOQUEUE, WALERR.
 func (s *Set) Extend(name []byte, batch uint64, millis int64) (deadlineUnixMillis int64, after *Future, err error) {
-	q, err := s.need(name)
+	q, after, err := s.need(name)
 	if err != nil {
-		return 0, nil, err
+		return 0, after, err
 	}
 	now, err := q.enter()
 	defer q.leave()

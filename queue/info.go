@@ -20,7 +20,7 @@ func (s *Set) Len(name []byte) (int64, *Future, error) {
 	}
 	q := s.find(name)
 	if q == nil {
-		return 0, nil, ValidName(name)
+		return 0, s.names.Load(), ValidName(name)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -30,9 +30,9 @@ func (s *Set) Len(name []byte) (int64, *Future, error) {
 // Info tells everything about one queue. It may read the log to find the oldest message's age.
 // Errors: NOQUEUE, WALERR.
 func (s *Set) Info(name []byte) (*Info, *Future, error) {
-	q, err := s.need(name)
+	q, after, err := s.need(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, after, err
 	}
 	now, err := q.enter()
 	if err != nil && q.deleted {

@@ -70,6 +70,9 @@ type Set struct {
 	byLife  map[uint64]*queue // by incarnation, also those whose deletion is not durable yet
 	closing bool
 
+	// names is the newest commit that made or deleted a queue: what an answer about which queues there are rests on.
+	names atomic.Pointer[Future]
+
 	stopping atomic.Bool // pulls do not wait any more
 	reopen   sync.WaitGroup
 	closed   chan struct{}
@@ -194,18 +197,21 @@ func (s *Set) find(name []byte) *queue {
 }
 
 // need returns the queue or the refusal that there is none.
-func (s *Set) need(name []byte) (*queue, error) {
+func (s *Set) need(name []byte) (*queue, *Future, error) {
 	if err := s.usable(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if q := s.find(name); q != nil {
-		return q, nil
+		return q, nil, nil
 	}
-	return nil, noQueue(name)
+	return nil, s.names.Load(), noQueue(name)
 }
 
+// NamesAfter is what an answer about which queues there are must wait for: the newest creation or deletion.
+func (s *Set) NamesAfter() *Future { return s.names.Load() }
+
 func noQueue(name []byte) *Error {
-	return refuse("NOQUEUE", "queue %q does not exist; make it with QCREATE or push to it", clip(name))
+	return refuse("NOQUEUE", "queue %q does not exist; if it should, a push or QCREATE makes it", clip(name))
 }
 
 // usable is nil unless the store has failed and is not open again yet.
@@ -254,7 +260,7 @@ func (s *Set) create(name []byte, o machine.Options) (*queue, bool, error) {
 	s.byLife[incarnation] = q
 	q.mu.Lock() // nobody else knows the queue yet; the store's checkpoints do
 	defer q.mu.Unlock()
-	q.commit(machine.CreateMeta(q.name, o, q.now().WallMillis))
+	s.names.Store(q.commit(machine.CreateMeta(q.name, o, q.now().WallMillis)))
 	return q, true, nil
 }
 
@@ -267,8 +273,8 @@ func (s *Set) Create(name []byte, o machine.Options) (*Future, error) {
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}
-	if o.IsSet(machine.MaxAttempts) && o.Get(machine.MaxAttempts, nil) != 0 {
-		return nil, refuse("ERR", "max-attempts must be 0: there are no dead-letter queues in this version, and no message may be lost")
+	if err := supported(&o); err != nil {
+		return nil, err
 	}
 	q, made, err := s.create(name, o)
 	if err != nil {
@@ -277,9 +283,22 @@ func (s *Set) Create(name []byte, o machine.Options) (*Future, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !made && !q.m.Options().Equal(&o) {
-		return q.last, refuse("EXISTS", "queue %q exists with other options; see QINFO, or delete it with QDEL first", clip(name))
+		return q.last, refuse("EXISTS", "queue %q exists with other options; use it as it is, or delete it with QDEL first", clip(name))
 	}
 	return q.last, nil
+}
+
+// supported refuses options that this version knows and does not act on yet: a promise that is not kept is worse than none.
+func supported(o *machine.Options) error {
+	if o.IsSet(machine.MaxAttempts) && o.Get(machine.MaxAttempts, nil) != 0 {
+		return refuse("ERR", "max-attempts must be 0: there are no dead-letter queues in this version, and no message may be lost")
+	}
+	for _, opt := range [...]machine.Option{machine.DeadLetterQueue, machine.Delay, machine.TTL, machine.DedupWindow, machine.DedupMax} {
+		if o.IsSet(opt) {
+			return refuse("ERR", "queue option %s is not there in this version; leave it out", machine.Specs[opt].Name)
+		}
+	}
+	return nil
 }
 
 // Delete removes a queue with all its messages. Consumers that wait on it get NOQUEUE.
@@ -291,11 +310,12 @@ func (s *Set) Delete(name []byte) (existed bool, after *Future, err error) {
 	q := s.byName[string(name)]
 	if q == nil {
 		s.mu.Unlock()
-		return false, nil, nil
+		return false, s.names.Load(), nil
 	}
 	delete(s.byName, string(name))
 	q.mu.Lock()
 	after = q.commit(machine.Effect{Kind: machine.KindDelete})
+	s.names.Store(after)
 	q.deleted = true
 	q.stopTimer()
 	done := q.emptyLine(noQueue(name))

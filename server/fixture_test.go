@@ -37,6 +37,7 @@ type fakeQueues struct {
 	messages []queue.Message
 	waiting  []*fakeWaiter
 	canceled int
+	discard  bool // keep no message
 	returned int
 	pushed   chan struct{} // gets one for each push, if not nil
 }
@@ -71,7 +72,9 @@ func (q *fakeQueues) Push(_ []byte, bodies [][]byte) (uint64, *queue.Future, err
 	first := q.last + 1
 	for _, body := range bodies {
 		q.last++
-		q.messages = append(q.messages, queue.Message{ID: q.last, Body: body})
+		if !q.discard {
+			q.messages = append(q.messages, queue.Message{ID: q.last, Body: body})
+		}
 	}
 	after := q.future()
 	var done []func()

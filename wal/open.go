@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quail/wal/record"
+	"quail/wal/vfs"
 )
 
 // ErrLocked: another process has this data directory open.
@@ -80,18 +81,21 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 
 // prepare makes the directories, takes the lock and reads or makes the store's identity.
 func (s *Store) prepare() (isNew bool, err error) {
-	fs, dir := s.cfg.FS, s.cfg.Dir
+	disk, dir := s.cfg.FS, s.cfg.Dir
 	for _, d := range []string{dir, s.journalDir(), s.checkpointDir(), filepath.Join(dir, "queues")} {
 		if err := s.makeDir(d); err != nil {
 			return false, fmt.Errorf("make data directory: %w", err)
 		}
 	}
-	if s.lock, err = fs.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o640); err != nil {
+	if s.lock, err = disk.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o640); err != nil {
 		return false, fmt.Errorf("open lock file: %w", err)
 	}
 	if err := s.lock.Lock(); err != nil {
 		s.lock.Close()
-		return false, fmt.Errorf("lock %s: %w", dir, ErrLocked)
+		if errors.Is(err, vfs.ErrLocked) {
+			err = ErrLocked
+		}
+		return false, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	if isNew, err = s.identify(); err == nil {
 		err = s.syncNames()

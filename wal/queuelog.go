@@ -38,6 +38,7 @@ type QueueLog struct {
 	appended uint64      // last LSN appended to log; guarded by io
 	synced   uint64      // last LSN known to be on stable storage in log; guarded by io
 	front    uint64      // first LSN that the log has; guarded by io
+	named    bool        // its directory was synced in this run; guarded by io
 }
 
 // commitMark says which Future the records up to lsn wait for.
@@ -337,11 +338,25 @@ func (q *QueueLog) sync(upTo uint64) (uint64, error) {
 	if err != nil {
 		return q.synced, q.fail("open", err)
 	}
-	if err := log.Sync(); err != nil {
-		return q.synced, q.fail("sync", err)
+	err = q.syncLog(log)
+	return q.synced, err
+}
+
+// syncLog makes all that was appended durable. Called with io held.
+func (q *QueueLog) syncLog(log seglog.Log) error {
+	err := log.Sync()
+	if err == nil && !q.named {
+		// A process that was killed may have left a segment's name in the page cache only, and the log takes what it finds
+		// for durable.
+		if err = q.store.cfg.FS.SyncDir(q.store.logDir(q.incarnation)); err == nil {
+			q.named = true
+		}
+	}
+	if err != nil {
+		return q.fail("sync", err)
 	}
 	q.synced = q.appended
-	return q.synced, nil
+	return nil
 }
 
 // cutFront gives the disk space of whole segments before first back. A checkpoint that says so is durable.
@@ -379,11 +394,7 @@ func (q *QueueLog) closeIdle() bool {
 	q.logMu.Unlock()
 	if q.appended != q.synced && !q.isDeleted() && q.Err() == nil {
 		// Opened again, the log would take all it finds for durable.
-		if err := log.Sync(); err != nil {
-			q.fail("sync", err)
-		} else {
-			q.synced = q.appended
-		}
+		q.syncLog(log)
 	}
 	if err := log.Close(); err != nil {
 		q.fail("close", err)

@@ -40,7 +40,8 @@ func (s *Store) Checkpoint() error {
 	if err != nil {
 		s.giveBack(list, gone)
 		s.mu.Lock()
-		s.room.Broadcast() // logs were written all the same
+		s.pointErr = err
+		s.room.Broadcast()
 		s.mu.Unlock()
 		if s.cfg.Events.CheckpointFailed != nil {
 			s.cfg.Events.CheckpointFailed(err)
@@ -51,6 +52,7 @@ func (s *Store) Checkpoint() error {
 	s.journal.recycle(h.firstNeeded)
 	s.cutFronts(states)
 	s.mu.Lock()
+	s.pointErr = nil
 	s.room.Broadcast()
 	s.mu.Unlock()
 	if s.cfg.Events.CheckpointDone != nil {

@@ -96,15 +96,16 @@ type Store struct {
 
 	pendingBytes atomic.Int64 // committed records that are in no queue's log yet
 
-	mu      sync.Mutex // guards the fields below; never held during IO
-	room    *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
-	logs    map[uint64]*QueueLog
-	writing []*QueueLog          // have records for the background writer
-	changed map[uint64]*QueueLog // have records that no checkpoint covers
-	gone    []*QueueLog          // deleted, directory still there
-	open    []*QueueLog          // open logs, oldest use first
-	closing bool
-	broken  error
+	mu       sync.Mutex // guards the fields below; never held during IO
+	room     *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
+	logs     map[uint64]*QueueLog
+	writing  []*QueueLog          // have records for the background writer
+	changed  map[uint64]*QueueLog // have records that no checkpoint covers
+	gone     []*QueueLog          // deleted, directory still there
+	open     []*QueueLog          // open logs, oldest use first
+	closing  bool
+	broken   error
+	pointErr error // why the last checkpoint failed; nil if it did not
 
 	ids idBlocks
 
@@ -150,7 +151,8 @@ func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future {
 }
 
 // WaitRoom waits while more is pending than the limits allow. Pushes call it before they take any lock; nothing else
-// waits, so that acknowledgements can always make room. It returns why the store cannot take more, if it has failed.
+// waits, so that acknowledgements can always make room. It returns why the store cannot take more, if it has failed or
+// cannot make room.
 func (s *Store) WaitRoom() error {
 	if s.hasRoom() {
 		return nil
@@ -161,6 +163,9 @@ func (s *Store) WaitRoom() error {
 		s.kick(s.writeKick)
 		s.kick(s.pointKick)
 		s.room.Wait()
+		if s.pointErr != nil && !s.hasRoom() {
+			return fmt.Errorf("the journal is full and no checkpoint can free it: %w", s.pointErr)
+		}
 	}
 	return s.broken
 }

@@ -60,6 +60,20 @@ func TestWarnsOfAnOpenServer(t *testing.T) {
 	}
 }
 
+// A stop that hangs must not need kill -9: the second Ctrl-C ends it, and the exit code tells.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	signals <- syscall.SIGINT
+	if code := awaitStop(make(chan int), signals, zerolog.Nop()); code != exitForced {
+		t.Errorf("exit code %d", code)
+	}
+	stopped := make(chan int, 1)
+	stopped <- exitFailed
+	if code := awaitStop(stopped, make(chan os.Signal), zerolog.Nop()); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestHealthReachesWhatServeListensOn(t *testing.T) {
 	for listen, want := range map[string]string{
 		"127.0.0.1:6389": "127.0.0.1:6389", "0.0.0.0:6389": "127.0.0.1:6389", ":7000": "127.0.0.1:7000",

@@ -52,7 +52,7 @@ func (c *serveCmd) run(p *process) int {
 	defer signal.Stop(signals)
 
 	// The address comes first: a taken port is found before a long recovery, and leaves no data directory behind.
-	listener, err := net.Listen("tcp", values.Text(settings.Listen))
+	listener, err := listen(values.Text(settings.Listen))
 	if err != nil {
 		log.Error().Err(err).Str("next", adviceListen(values.Text(settings.Listen), err)).Msg("cannot listen")
 		return exitFailed
@@ -70,6 +70,15 @@ func (c *serveCmd) run(p *process) int {
 	logReady(log, listener.Addr(), directory, report, time.Since(began))
 	warnIfOpen(log, values, listener.Addr())
 	return wait(srv, queues, values, log, signals, served)
+}
+
+// listen takes an IPv4 address at its word: by itself Go opens 0.0.0.0 for IPv6 too, where no firewall rule may expect it.
+func listen(address string) (net.Listener, error) {
+	network := "tcp"
+	if host, _, err := net.SplitHostPort(address); err == nil && net.ParseIP(host).To4() != nil {
+		network = "tcp4"
+	}
+	return net.Listen(network, address)
 }
 
 // absolute makes a path of the log line one that can be copied.
@@ -132,9 +141,14 @@ func wait(srv *server.Server, queues *queue.Set, values *settings.Values, log ze
 	}
 	stopped := make(chan int, 1)
 	go func() { stopped <- stop(srv, queues, values, log) }()
+	return max(code, awaitStop(stopped, signals, log))
+}
+
+// awaitStop gives the graceful stop its time, and ends the process at once if whoever asked for it asks again.
+func awaitStop(stopped <-chan int, signals <-chan os.Signal, log zerolog.Logger) int {
 	select {
-	case failed := <-stopped:
-		return max(code, failed)
+	case code := <-stopped:
+		return code
 	case s := <-signals:
 		log.Warn().Stringer("signal", s).Msg("stopped at once by a second signal; what was acknowledged is safe in the journal")
 		return exitForced

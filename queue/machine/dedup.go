@@ -27,9 +27,6 @@ type dedupKey struct {
 
 // remember adds the id of the message with this LSN. Nothing changes if it returns an error.
 func (d *dedupWindow) remember(lsn uint64, msg *Message) error {
-	if len(msg.Dedup) == 0 {
-		return errCut
-	}
 	if known, ok := d.byID[string(msg.Dedup)]; ok && known.until > msg.PushedMillis {
 		return errDuplicate
 	}

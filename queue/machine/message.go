@@ -160,15 +160,15 @@ func parseMessage(r *reader, msg *Message) (fields byte) {
 	msg.PushedMillis = r.millis()
 	if fields&fieldDue != 0 {
 		msg.DueMillis = r.millis()
-		if msg.DueMillis == 0 {
-			r.fail(errZeroDue)
-		}
+		r.refuseEmpty(msg.DueMillis == 0)
 	}
 	if fields&fieldTTL != 0 {
 		msg.TTLMillis = r.millis()
+		r.refuseEmpty(msg.TTLMillis == 0)
 	}
 	if fields&fieldDedup != 0 {
 		msg.Dedup = r.text(DedupBytesMax)
+		r.refuseEmpty(len(msg.Dedup) == 0)
 		msg.DedupUntilMillis = r.millis()
 	}
 	return fields
@@ -176,17 +176,32 @@ func parseMessage(r *reader, msg *Message) (fields byte) {
 
 var (
 	errUnknownField = errors.New("a message has fields that this version does not know")
-	errZeroDue      = errors.New("a delayed message is due at no time")
+	errEmptyField   = errors.New("a field stands there and is empty")
 )
 
-// parseHeaders reads the headers into one allocation, of a size that the bytes at hand justify.
-func parseHeaders(r *reader, msg *Message) {
+// refuseEmpty keeps the format unambiguous: a field that says nothing is left out.
+func (r *reader) refuseEmpty(empty bool) {
+	if empty {
+		r.fail(errEmptyField)
+	}
+}
+
+// headers is the number of headers that follow.
+func (r *reader) headers() int {
 	n := r.count()
 	if n > HeadersMax {
 		r.fail(fmt.Errorf("%d headers; at most %d are possible", n, HeadersMax))
-		return
 	}
-	msg.Headers = make([][2][]byte, n)
+	r.refuseEmpty(n == 0)
+	if r.err != nil {
+		return 0
+	}
+	return n
+}
+
+// parseHeaders reads the headers into one allocation, of a size that the bytes at hand justify.
+func parseHeaders(r *reader, msg *Message) {
+	msg.Headers = make([][2][]byte, r.headers())
 	for i := range msg.Headers {
 		msg.Headers[i] = [2][]byte{r.text(HeaderBytesMax), r.text(HeaderBytesMax)}
 	}
@@ -195,6 +210,7 @@ func parseHeaders(r *reader, msg *Message) {
 func parseOrigin(r *reader, msg *Message) {
 	msg.Origin.Incarnation = r.value()
 	msg.Origin.ID = r.value()
+	r.refuseEmpty(msg.Origin.ID == 0)
 	msg.Origin.Attempts = uint32(r.upTo(failedMax))
 	msg.Origin.Reason = MoveReason(r.upTo(uint64(moveReasons) - 1))
 	msg.Origin.Queue = r.text(NameBytesMax)
@@ -203,11 +219,7 @@ func parseOrigin(r *reader, msg *Message) {
 // checkHeaders passes over headers and origin and notices damage, without keeping anything.
 func checkHeaders(r *reader, fields byte) {
 	if fields&fieldHeaders != 0 {
-		n := r.count()
-		if n > HeadersMax {
-			r.fail(fmt.Errorf("%d headers; at most %d are possible", n, HeadersMax))
-		}
-		for i := 0; i < n && r.err == nil; i++ {
+		for n := r.headers(); n > 0 && r.err == nil; n-- {
 			r.text(HeaderBytesMax)
 			r.text(HeaderBytesMax)
 		}

@@ -203,7 +203,7 @@ func UnknownEnv(environ []string) []string {
 	var unknown []string
 	for _, line := range environ {
 		name, _, _ := strings.Cut(line, "=")
-		if !strings.HasPrefix(name, "QUAIL_") || known[name] || name == "QUAIL_LONG" || // for tests
+		if !strings.HasPrefix(name, "QUAIL_") || known[name] ||
 			strings.HasPrefix(name, "QUAIL_SERVICE_") || strings.HasPrefix(name, "QUAIL_PORT") {
 			continue
 		}

@@ -1,0 +1,111 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// A graceful stop: no new client, waiting pulls get null, what was sent is answered, then everything is closed.
+func TestGracefulStop(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startOn(t, ln)
+	s.queues.manual = true
+	idle, blocked, busy := s.dial(t), s.dial(t), s.dial(t)
+	idle.send("PING\r\n")
+	idle.expect("+PONG\r\n")
+	blocked.send(pull + "ECHO behind\r\n")
+	busy.send(strings.Repeat(cmd("QPUSH", "q", "x"), 100) + "QPUSH q unfin")
+	eventually(t, "all is there", s.queues.look(func(q *fakeQueues) bool { return len(q.messages)+len(q.waiting) > 0 && q.last == 100 }))
+	s.queues.mu.Lock()
+	waiting := len(s.queues.waiting)
+	s.queues.mu.Unlock()
+
+	stopped := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		stopped <- s.Shutdown(ctx)
+	}()
+	idle.expectEnd("")
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped before the pushes were durable: %v", err)
+	default:
+	}
+	s.queues.commit(nil)
+	busy.expect(":1\r\n:2\r\n")
+	if waiting == 1 {
+		blocked.expectEnd("*-1\r\n$6\r\nbehind\r\n")
+	}
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-s.served; err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("took a connection after the stop")
+	}
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Errorf("a second stop: %v", err)
+	}
+}
+
+// Without this a hung disk would keep the process from ending.
+func TestStopInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		s := startOn(t, ln)
+		s.queues.manual = true
+		c := ln.dial(t)
+		c.conn.SetDeadline(time.Time{})
+		c.send(cmd("QPUSH", "q", "x"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		<-s.served
+		c.expectEnd("")
+		s.queues.commit(nil) // late, and must not harm
+	})
+}
+
+func TestShutdownCommand(t *testing.T) {
+	s := start(t)
+	c := s.dial(t)
+	c.send("SHUTDOWN NOSAVE\r\n")
+	<-s.Done()
+	if !s.SkipCheckpoint() {
+		t.Error("NOSAVE was not passed on")
+	}
+}
+
+// Without this every client that ever came would cost a goroutine or its buffers for ever.
+func TestNothingIsLeftOfAClient(t *testing.T) {
+	s := start(t)
+	c := s.dial(t)
+	c.send("PING\r\n")
+	c.expect("+PONG\r\n")
+	before := runtime.NumGoroutine()
+	for range 50 {
+		one := s.dial(t)
+		one.send(cmd("ECHO", strings.Repeat("x", 100_000)) + pull)
+		one.expect("$100000\r\n")
+		one.conn.Close()
+	}
+	eventually(t, "all are gone", func() bool { return len(s.all()) == 1 && runtime.NumGoroutine() <= before })
+}
