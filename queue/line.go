@@ -249,9 +249,7 @@ func (q *queue) arm(now machine.Time) {
 			sooner(at)
 		}
 	}
-	if at, ok := q.m.NextDueWall(); ok {
-		sooner(now.ClockMillis + max(at-now.WallMillis, 1))
-	}
+	sooner(q.nextDue(now))
 	if next == 0 {
 		q.stopTimer()
 		return
@@ -266,6 +264,22 @@ func (q *queue) arm(now machine.Time) {
 	} else {
 		q.timer.Reset(wait)
 	}
+}
+
+// nextDue is when the next message comes due that somebody could wait for, 0 if none does. What is due already needs no
+// timer: it waits for another event, such as a resolved batch, and a timer in the past would only spin.
+func (q *queue) nextDue(now machine.Time) int64 {
+	at, ok := q.m.NextDueWall()
+	if ok && at <= now.WallMillis {
+		ok = false
+		if q.option(machine.MaxOpenBatches) == 1 {
+			at, ok = q.m.NextRetryWall()
+		}
+	}
+	if !ok || at <= now.WallMillis {
+		return 0
+	}
+	return now.ClockMillis + at - now.WallMillis
 }
 
 func (q *queue) ring() {

@@ -452,3 +452,66 @@ func testJournalFailure(t *testing.T, how vfs.Failure) {
 	w.expect(request("q", "c"), "safe@1 later@1")
 	set.Close()
 }
+
+// Without this a due message that cannot be delivered yet makes the queue's timer spin, and a blocked consumer costs a core.
+func TestDueMessageBehindOpenBatchesDoesNotSpin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		var o machine.Options
+		o.SetValue(machine.MaxOpenBatches, 2)
+		if _, err := w.set.Create([]byte("q"), o); err != nil {
+			t.Fatal(err)
+		}
+		w.push("q", "a", "b", "c")
+		r := request("q", "one")
+		r.Count = 1
+		first := w.expect(r, "a@1")
+		if _, _, err := w.set.Nack([]byte("q"), first.ID, machine.Retry, 100, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.expect(r, "b@1")
+		third := w.expect(r, "c@1")
+		answer, _ := w.start(blocking("q", "one", 20_000))
+		time.Sleep(5 * time.Second)
+		q := w.set.find([]byte("q"))
+		q.mu.Lock()
+		ahead := q.timerAt - q.store.NowMillis()
+		q.mu.Unlock()
+		if ahead < 1000 {
+			t.Fatalf("the timer rings in %d ms though nothing can change by then", ahead)
+		}
+		w.ack("q", third.ID)
+		if p := <-answer; show(p.batch) != "a@2" {
+			t.Fatalf("got %q, %v", show(p.batch), p.err)
+		}
+		w.set.Close()
+	})
+}
+
+// Without this a retrying message lets a later one overtake it in a queue with strict order.
+func TestStrictOrderWaitsForTheRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 13)
+		var o machine.Options
+		o.SetValue(machine.MaxOpenBatches, 1)
+		o.SetValue(machine.RetryDelay, 1000)
+		if _, err := w.set.Create([]byte("q"), o); err != nil {
+			t.Fatal(err)
+		}
+		w.push("q", "a", "b")
+		r := blocking("q", "one", 20_000)
+		r.Count = 1
+		first := w.expect(r, "a@1")
+		if _, _, err := w.set.Nack([]byte("q"), first.ID, machine.Retry, -1, nil); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		second := w.expect(r, "a@2")
+		if waited := time.Since(began); waited != time.Second {
+			t.Fatalf("came back after %v, retry-delay is 1 s", waited)
+		}
+		w.ack("q", second.ID)
+		w.expect(r, "b@1")
+		w.set.Close()
+	})
+}

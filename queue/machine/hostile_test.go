@@ -179,6 +179,9 @@ func TestRecordsThatDoNotBelong(t *testing.T) {
 		{"a lease of a stranger", lsn, d.m.DecideLease(d.now, LeaseRequest{Batch: d.id(), Returned: []Returned{{ID: 9999}}}), 0},
 		{"a lease beyond the log", lsn, d.m.DecideLease(d.now, LeaseRequest{Batch: d.id(), New: []Fresh{{ID: 9999}}}), 0},
 		{"a lease of a removed message", lsn, d.m.DecideLease(d.now, LeaseRequest{Batch: d.id(), New: []Fresh{{ID: 20, SizeBytes: 1}}}), 0},
+		{"a lease of all that is ready with too few bytes", lsn, d.m.DecideLease(d.now, LeaseRequest{Batch: d.id(), New: withoutBytes(d.gather(1000).New)}), 0},
+		{"a settlement of what is settled", lsn, settledTwice(d), 0},
+		{"an expiry that miscounts its batch", lsn, miscounted(t, d), 0},
 		{"a lease of too many bytes", lsn, d.m.DecideLease(d.now, LeaseRequest{Batch: d.id(), New: []Fresh{{ID: 21, SizeBytes: 1 << 29}}}), 0},
 		{"a cursor that leaves ready messages behind", lsn, d.m.DecideLease(d.now, LeaseRequest{Batch: d.id(), New: []Fresh{{ID: 21}}, Cursor: d.m.LastLSN()}), 0},
 	} {
@@ -188,6 +191,11 @@ func TestRecordsThatDoNotBelong(t *testing.T) {
 			t.Logf("%s: %v", c.why, err)
 		}
 	}
+	free := newDriver(t)
+	free.push(1, Message{})
+	if err := try(t, free.m.Snapshot(nil), 3, free.m.DecideLease(free.now, LeaseRequest{Batch: 5, New: []Fresh{{ID: 2, SizeBytes: 1}}}), 0); err == nil {
+		t.Error("a lease without a tenure is accepted")
+	}
 	if err := try(t, New().Snapshot(nil), 1, message, 0); err == nil {
 		t.Error("a queue begins without its creation")
 	}
@@ -195,6 +203,42 @@ func TestRecordsThatDoNotBelong(t *testing.T) {
 	if err := try(t, d.m.Snapshot(nil), d.m.LastLSN()+1, message, 0); err == nil {
 		t.Error("a deleted queue goes on")
 	}
+}
+
+func withoutBytes(list []Fresh) []Fresh {
+	for i := range list {
+		list[i].SizeBytes = 0
+	}
+	return list
+}
+
+// settledTwice acknowledges one message of an open batch, and returns the same acknowledgement once more.
+func settledTwice(d *driver) Effect {
+	for _, b := range d.m.batches {
+		for i := range b.messages {
+			if b.messages[i].resolved {
+				meta := put(put(put(put(nil, b.id), 1), settleListed), 1)
+				return Effect{Kind: KindSettle, Meta: put(meta, b.messages[i].id)}
+			}
+		}
+	}
+	panic("the busy queue has no batch that is resolved in part")
+}
+
+// miscounted is an expiry of one batch that says it has one message more than it has.
+func miscounted(t *testing.T, d *driver) Effect {
+	e, _ := d.m.DecideExpire(Time{ClockMillis: ValueMax}, RetryPolicy{})
+	r := reader{rest: e.Meta}
+	r.value() // the clock
+	r.value() // the number of batches
+	r.value() // the first one's id
+	r.value() // its reason
+	at := len(e.Meta) - len(r.rest)
+	if e.Meta[at] > 100 {
+		t.Fatal("the count takes more than a byte")
+	}
+	e.Meta[at]++
+	return e
 }
 
 func TestDamagedSnapshots(t *testing.T) {

@@ -48,6 +48,37 @@ func TestDecisionsChangeNothing(t *testing.T) {
 	}
 }
 
+// An explicit grant may shorten the lock, whatever was renewed without a record before. Without this the lock would hold longer before a
+// restart than after it.
+func TestGrantReplacesVolatileRenewal(t *testing.T) {
+	d := newDriver(t)
+	token := d.grant("alice", 5000)
+	d.m.RenewVolatile(d.now.ClockMillis + 9000)
+	d.apply(d.m.DecideGrant(d.now, Grant{Consumer: "alice", Token: token, TTLMillis: 10}), 0)
+	if l, _ := d.m.Lock(); l.DeadlineMillis != d.now.ClockMillis+10 {
+		t.Errorf("the lock lapses in %d ms, not 10", l.DeadlineMillis-d.now.ClockMillis)
+	}
+}
+
+// Strict order is held until the last retrying message is due, not the first.
+func TestNextRetryIsTheLast(t *testing.T) {
+	d := newDriver(t)
+	for range 3 {
+		d.push(1, Message{})
+	}
+	d.push(1, Message{DueMillis: d.now.WallMillis + 5000})
+	d.grant("alice", 1<<40)
+	batch, _ := d.consume(3, 1000)
+	for id, delay := range map[uint64]int64{2: 100, 3: 300, 4: 200} {
+		d.nack(batch, []uint64{id}, Retry, delay)
+	}
+	first, _ := d.m.NextDueWall()
+	lastDue, ok := d.m.NextRetryWall()
+	if !ok || first != d.now.WallMillis+100 || lastDue != d.now.WallMillis+300 {
+		t.Errorf("the first is due in %d ms, the last retry in %d", first-d.now.WallMillis, lastDue-d.now.WallMillis)
+	}
+}
+
 // A tenure that lapses with a batch open, which only a clock that jumps can bring about, still returns it as failed.
 func TestLapseCountsAsFailedAndSupersedes(t *testing.T) {
 	d := newDriver(t)
