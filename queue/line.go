@@ -245,7 +245,8 @@ func (q *queue) arm(now machine.Time) {
 	}
 	if at, ok := q.m.NextDeadline(); ok {
 		lock, held := q.m.Lock()
-		if !held || at != lock.DeadlineMillis || !q.holderWaits(lock.Consumer) {
+		// A lock whose holder waits does not lapse, but its batches expire all the same, also when they outlive the lock.
+		if !held || q.m.Counts().OpenBatches > 0 || !q.holderWaits(lock.Consumer) {
 			sooner(at)
 		}
 	}

@@ -25,6 +25,7 @@ type queue struct {
 	last     *Future // of the newest commit: what a reply decided on this state waits for
 	locked   *Future // of the newest lock grant: what a delivery waits for
 	deleted  bool
+	stale    bool  // its store has failed; another object has taken its place, or will
 	lastWall int64 // wall time never goes back, whatever the machine's clock does
 	line     []*waiter
 	reach    reach // messages that were read ahead from the log

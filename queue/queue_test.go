@@ -515,3 +515,53 @@ func TestStrictOrderWaitsForTheRetry(t *testing.T) {
 		w.set.Close()
 	})
 }
+
+// Without this a consumer that waits for its own expired batch waits until somebody else touches the queue.
+func TestWaitingHolderGetsItsExpiredBatchBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 14)
+		w.push("q", "a")
+		r := request("q", "me")
+		r.LeaseMillis = 60_000 // longer than the lock's TTL
+		w.expect(r, "a@1")
+		began := time.Now()
+		w.expect(blocking("q", "me", 0), "a@2")
+		if waited := time.Since(began); waited != time.Minute {
+			t.Fatalf("came back after %v, the lease is one minute", waited)
+		}
+		w.set.Close()
+	})
+}
+
+// Without this listing queues while a failed store is reopened kills the process, or says that no queue is there.
+func TestQueuesAreThereWhileTheStoreIsReopened(t *testing.T) {
+	w := &world{t: t, fs: vfs.NewLossy(15), opts: machine.DefaultOptions()}
+	failing := vfs.NewFailing(w.fs)
+	reopened := make(chan Report, 1)
+	cfg := w.config(failing)
+	cfg.StoreReopened = func(r Report) { reopened <- r }
+	set, _, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.set = set
+	for i := range 50 {
+		w.push(fmt.Sprint("q", i), "a")
+	}
+	failing.FailWhen(func(op vfs.Op) bool { return op.Kind == vfs.OpDatasync }, vfs.FailBefore, errors.New("EIO"))
+	set.Push([]byte("new"), split([]string{"b"}))
+	for done := false; !done; {
+		select {
+		case <-reopened:
+			done = true
+		default:
+			if n := len(set.Names()); n < 50 || !set.Exists([]byte("q7")) {
+				t.Fatalf("%d queues while the store is reopened, 50 are there", n)
+			}
+		}
+	}
+	if err := set.NamesAfter().Err(); err != nil {
+		t.Fatalf("answers about names still rest on the failed commit: %v", err)
+	}
+	set.Close()
+}

@@ -14,6 +14,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -92,7 +93,7 @@ func Open(cfg Config) (*Set, Report, error) {
 // openStore opens the store and replaces all queues by what it recovers.
 func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	began := time.Now()
-	r := &recovery{set: s, byName: map[string]*queue{}, byLife: map[uint64]*queue{}}
+	r := &recovery{set: s, byName: map[string]*queue{}, byLife: map[uint64]*queue{}, published: make(chan struct{})}
 	cfg := s.cfg.Store
 	report := cfg.Events.JournalFailed
 	cfg.Events.JournalFailed = func(err error) {
@@ -108,15 +109,14 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 			failed(incarnation, err)
 		}
 	}
-	s.mu.Lock()
-	s.byName, s.byLife = r.byName, r.byLife
-	s.mu.Unlock()
-	store, found, err := wal.Open(cfg, s, r, resumeAfter)
+	store, found, err := wal.Open(cfg, r, r, resumeAfter)
 	if err != nil {
 		return Report{Recovery: found}, err
 	}
+	defer close(r.published)
 	s.mu.Lock()
-	s.store = store
+	s.store, s.byName, s.byLife = store, r.byName, r.byLife
+	s.names.Store(nil) // what it said is either recovered or gone
 	out := Report{Queues: len(r.byName), Recovery: found}
 	for _, q := range r.byLife {
 		q.store = store
@@ -127,12 +127,19 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	return out, nil
 }
 
-// recovery rebuilds the queues while the store opens. One goroutine uses it; Set.mu is not needed before the store is open,
-// but the maps are shared with the Set, which serves nobody yet.
+// recovery rebuilds the queues while the store opens. Nobody else sees its queues before the store is open: commands may be
+// looking at those of a store that has failed meanwhile.
 type recovery struct {
-	set    *Set
-	byName map[string]*queue
-	byLife map[uint64]*queue
+	set       *Set
+	byName    map[string]*queue
+	byLife    map[uint64]*queue
+	published chan struct{} // closed when the queues are the Set's
+}
+
+// Snapshot waits until the queues are the Set's: a checkpoint that looked at older ones would save the wrong states.
+func (r *recovery) Snapshot(incarnation uint64) (wal.Snapshot, bool) {
+	<-r.published
+	return r.set.Snapshot(incarnation)
 }
 
 func (r *recovery) Load(log *wal.QueueLog, lsn uint64, state []byte) error {
@@ -182,11 +189,21 @@ func (s *Set) Snapshot(incarnation uint64) (wal.Snapshot, bool) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.stale { // its store has failed: nothing of it may be saved, and it is not deleted
+		return wal.Snapshot{After: failedFuture}, true
+	}
 	if q.deleted {
 		return wal.Snapshot{After: q.last}, false
 	}
 	return wal.Snapshot{LSN: q.m.LastLSN(), First: q.m.FirstNeeded(), State: q.m.Snapshot(nil), After: q.last}, true
 }
+
+// failedFuture stops a checkpoint of a store that is about to be abandoned.
+var failedFuture = func() *Future {
+	f := wal.NewFuture()
+	f.Complete(errors.New("the store has failed and is being reopened"))
+	return f
+}()
 
 // find returns the queue or nil. The lookup does not allocate.
 func (s *Set) find(name []byte) *queue {
@@ -244,6 +261,11 @@ func (s *Set) make(name []byte) (*queue, error) {
 func (s *Set) create(name []byte, o machine.Options) (*queue, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Asked again under the lock: a queue that is made while the store is being reopened would be one of the old store, and
+	// its first record would be lost.
+	if err := s.usable(); err != nil {
+		return nil, false, err
+	}
 	if q := s.byName[string(name)]; q != nil {
 		return q, false, nil
 	}
@@ -307,6 +329,10 @@ func (s *Set) Delete(name []byte) (existed bool, after *Future, err error) {
 		return false, nil, err
 	}
 	s.mu.Lock()
+	if err := s.usable(); err != nil { // asked again under the lock, as in create
+		s.mu.Unlock()
+		return false, nil, err
+	}
 	q := s.byName[string(name)]
 	if q == nil {
 		s.mu.Unlock()
@@ -437,14 +463,14 @@ func (s *Set) journalFailed(err error) {
 func (s *Set) reopenStore() {
 	defer s.reopen.Done()
 	s.mu.Lock()
-	old, queues := s.store, s.byLife
+	old, queues := s.store, maps.Clone(s.byLife)
 	s.mu.Unlock()
 	if old == nil { // the journal failed while the set was still opening: Open reports it
 		return
 	}
 	for _, q := range queues {
 		q.mu.Lock()
-		q.deleted = true // whoever still holds the pointer is refused
+		q.deleted, q.stale = true, true // whoever still holds the pointer is refused
 		q.stopTimer()
 		done := q.emptyLine(s.broken.Load())
 		q.mu.Unlock()

@@ -3,10 +3,16 @@ package server
 import (
 	"net"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
-const pull = "QCONSUME q me BLOCK 0\r\n"
+// Arrays, not lines: only those come to redcon in runs of several.
+var (
+	pull = cmd("QCONSUME", "q", "me", "BLOCK", "0")
+	ping = cmd("PING")
+)
 
 // batchOf is the reply that a pull of one message gets.
 func batchOf(id, body string) string {
@@ -22,7 +28,7 @@ func (r *running) waitBlocked(t testing.TB, n int) {
 func TestCommandsBehindABlockedOne(t *testing.T) {
 	s := start(t)
 	c, other := s.dial(t), s.dial(t)
-	c.send("ECHO a\r\n" + pull + "ECHO b\r\n" + pull + "ECHO c\r\n")
+	c.send(cmd("ECHO", "a") + pull + cmd("ECHO", "b") + pull + cmd("ECHO", "c"))
 	c.expect("$1\r\na\r\n")
 	s.waitBlocked(t, 1)
 	c.send("ECHO d\r\n")
@@ -35,6 +41,17 @@ func TestCommandsBehindABlockedOne(t *testing.T) {
 	c.expect(batchOf("2", "y") + "$1\r\nc\r\n$1\r\nd\r\n")
 }
 
+// QLOCK blocks too, and its name is as short as those that the guard compares by itself.
+func TestCommandsBehindALock(t *testing.T) {
+	s := start(t)
+	c := s.dial(t)
+	c.send(ping + cmd("QLOCK", "q", "me", "BLOCK", "0") + ping)
+	c.expect("+PONG\r\n")
+	s.waitBlocked(t, 1)
+	s.queues.WakeAll()
+	c.expect("$-1\r\n+PONG\r\n")
+}
+
 // Without this a batch would be leased to a consumer that is gone, and its messages wait for the whole lease.
 func TestVanishedClientIsNoticed(t *testing.T) {
 	ends := map[string]func(*client){
@@ -43,11 +60,11 @@ func TestVanishedClientIsNoticed(t *testing.T) {
 		"half":  func(c *client) { c.closeWrite() },
 	}
 	for name, end := range ends {
-		for _, behind := range []string{"", "PING\r\n", strings.Repeat("PING\r\n", 50_000)} {
+		for _, behind := range []string{"", ping, strings.Repeat(ping, 50_000)} {
 			t.Run(name, func(t *testing.T) {
 				s := start(t)
 				c := s.dial(t)
-				c.send("PING\r\n" + pull + behind)
+				c.send(ping + pull + behind)
 				c.expect("+PONG\r\n")
 				s.waitBlocked(t, 1)
 				end(c)
@@ -66,7 +83,7 @@ func TestHalfClosedAndBlocked(t *testing.T) {
 	s := start(t)
 	s.queues.manual = true
 	c := s.dial(t)
-	c.send(cmd("QPUSH", "q", "x") + "QCONSUME q me\r\n" + pull + "PING\r\n")
+	c.send(cmd("QPUSH", "q", "x") + cmd("QCONSUME", "q", "me") + pull + ping)
 	c.closeWrite()
 	eventually(t, "cancelled", s.queues.look(func(q *fakeQueues) bool { return q.canceled == 1 }))
 	s.queues.commit(nil)
@@ -79,13 +96,13 @@ func TestKillBlocked(t *testing.T) {
 	c, operator := s.dial(t), s.dial(t)
 	c.send("CLIENT ID\r\n")
 	c.expect(":1\r\n")
-	c.send(pull + "PING\r\n")
+	c.send(pull + ping)
 	s.waitBlocked(t, 1)
 	operator.send("CLIENT KILL ID 1\r\n")
 	operator.expect(":1\r\n")
 	c.expectEnd("")
 	eventually(t, "cancelled", s.queues.look(func(q *fakeQueues) bool { return q.canceled == 1 }))
-	operator.send("CLIENT KILL SKIPME no ID 2\r\nPING\r\n")
+	operator.send(cmd("CLIENT", "KILL", "SKIPME", "no", "ID", "2") + ping)
 	operator.expectEnd(":1\r\n")
 }
 
@@ -102,7 +119,7 @@ func TestReplyRacesWithTheEnd(t *testing.T) {
 		pusher.send(cmd("QPUSH", "q", "x"))
 		<-closed
 		eventually(t, "the connection is gone", func() bool { return len(s.all()) == 1 })
-		pusher.send("QCONSUME q me\r\n")
+		pusher.send(cmd("QCONSUME", "q", "me"))
 		pusher.expect(":")
 		pusher.rd.ReadString('\n')
 		if first, _ := pusher.rd.Peek(3); string(first) == "*-1" {
@@ -140,7 +157,7 @@ func TestTooMuchBehindABlockedCommand(t *testing.T) {
 	c := s.dial(t)
 	c.send(pull)
 	s.waitBlocked(t, 1)
-	if flood("", "PING\r\n", 100*mb)(c.conn) == nil {
+	if flood("", ping, 100*mb)(c.conn) == nil {
 		t.Error("was not dropped")
 	}
 	eventually(t, "cancelled", s.queues.look(func(q *fakeQueues) bool { return q.canceled == 1 }))
@@ -152,8 +169,60 @@ func TestLongPipelineBehindABlockedCommand(t *testing.T) {
 	s := start(t)
 	c, pusher := s.dial(t), s.dial(t)
 	const n = 100_000
-	c.send(pull + strings.Repeat("PING\r\n", n))
+	c.send(pull + strings.Repeat(ping, n))
 	s.waitBlocked(t, 1)
 	pusher.send(cmd("QPUSH", "q", "x"))
 	c.expect(batchOf("1", "x") + strings.Repeat("+PONG\r\n", n))
+}
+
+// The reply comes while the connection sends what came before, just before it begins to read. Without care what is behind
+// the pull would stay in the buffer until the client sends more, which it never does.
+func TestReplyComesBeforeTheRead(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hooked := &hookListener{Listener: ln}
+	s := startOn(t, hooked)
+	defer s.shutdown(t)
+	hooked.beforeWrite.Store(s.queues.wake)
+	c := s.dial(t)
+	for range 10 {
+		c.send(ping + pull + ping)
+		c.expect("+PONG\r\n*-1\r\n+PONG\r\n")
+	}
+}
+
+// hookListener makes connections that call beforeWrite before each write that is tried.
+type hookListener struct {
+	net.Listener
+	beforeWrite atomic.Value // func()
+}
+
+func (l *hookListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &hookConn{TCPConn: conn.(*net.TCPConn), hook: l.beforeWrite.Load().(func())}, nil
+}
+
+type hookConn struct {
+	*net.TCPConn
+	hook func()
+}
+
+func (c *hookConn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.TCPConn.SyscallConn()
+	return &hookRaw{raw, c.hook}, err
+}
+
+type hookRaw struct {
+	syscall.RawConn
+	hook func()
+}
+
+func (r *hookRaw) Write(try func(fd uintptr) bool) error {
+	r.hook()
+	return r.RawConn.Write(try)
 }

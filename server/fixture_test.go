@@ -37,7 +37,8 @@ type fakeQueues struct {
 	messages []queue.Message
 	waiting  []*fakeWaiter
 	canceled int
-	discard  bool // keep no message
+	discard  bool          // keep no message
+	asleep   chan struct{} // if not nil, WakeAll closes it and leaves the waking to the test
 	returned int
 	pushed   chan struct{} // gets one for each push, if not nil
 }
@@ -126,6 +127,14 @@ func (q *fakeQueues) Consume(r queue.ConsumeRequest, done func(*queue.Batch, *qu
 	}
 }
 
+// Lock waits until WakeAll.
+func (q *fakeQueues) Lock(_ queue.LockRequest, done func(uint64, *queue.Future, error)) func() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = append(q.waiting, &fakeWaiter{done: func(_ *queue.Batch, after *queue.Future, err error) { done(0, after, err) }})
+	return func() {}
+}
+
 func (q *fakeQueues) Return([]byte, uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -142,6 +151,14 @@ func (q *fakeQueues) Names() []string { return nil }
 func (q *fakeQueues) Count() int      { return 0 }
 
 func (q *fakeQueues) WakeAll() {
+	if q.asleep == nil {
+		q.wake()
+		return
+	}
+	close(q.asleep)
+}
+
+func (q *fakeQueues) wake() {
 	q.mu.Lock()
 	waiting := q.waiting
 	q.waiting = nil

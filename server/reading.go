@@ -30,6 +30,7 @@ var standIn = []byte("*1\r\n$8\r\nstand-in\r\n")
 
 var (
 	errStopping    = errors.New("the server stops")
+	errUnparked    = errors.New("the reply came")
 	errIdle        = errors.New("idle for longer than timeout")
 	errGone        = errors.New("the client went away, or closed its side, while it was blocked")
 	errQueryBuffer = errors.New("more than query-buffer-bytes wait behind a blocked command")
@@ -55,7 +56,8 @@ func (c *connection) nextRun() error {
 		if c.closing.Load() {
 			return c.finish()
 		}
-		if !c.blocked() {
+		blocked := c.blocked()
+		if !blocked {
 			ok, err := c.take()
 			if ok || err != nil {
 				return err
@@ -64,8 +66,8 @@ func (c *connection) nextRun() error {
 				return c.finish()
 			}
 		}
-		switch err := c.fill(); {
-		case err == nil:
+		switch err := c.fill(blocked); {
+		case err == nil || errors.Is(err, errUnparked):
 		case errors.Is(err, errStopping):
 			return c.finish()
 		default:
@@ -109,18 +111,18 @@ func (c *connection) limits() guard.Limits {
 	}
 }
 
-// fill reads the socket once.
-func (c *connection) fill() error {
+// fill reads the socket once. Blocked says that it does so only to notice a client that vanishes.
+func (c *connection) fill(blocked bool) error {
 	c.out.Flush()
-	if c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) && c.blocked() {
+	if blocked && c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) {
 		return errQueryBuffer
 	}
 	space := c.in.Space()
-	if err := c.beginRead(); err != nil {
+	if err := c.beginRead(blocked); err != nil {
 		return err
 	}
 	n, err := c.net.Read(space)
-	blocked, interrupted := c.endRead()
+	blocked, interrupted := c.endRead() // the reply may have come meanwhile
 	if n > 0 {
 		c.in.Filled(n)
 		c.server.counters.input.Add(uint64(n))
@@ -144,11 +146,15 @@ func (c *connection) fill() error {
 	}
 }
 
-// beginRead makes the read interruptible, and arms the idle timeout for it.
-func (c *connection) beginRead() error {
+// beginRead makes the read interruptible, and arms the idle timeout for it. A reply may have come since the caller found
+// the connection blocked, and nobody would interrupt the read for the commands that wait.
+func (c *connection) beginRead(blocked bool) error {
 	c.queryBytes.Store(int64(c.in.Buffered()))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if blocked && c.parked == nil {
+		return errUnparked
+	}
 	if c.parked == nil && c.server.stopping.Load() {
 		return errStopping
 	}

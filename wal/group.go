@@ -213,7 +213,8 @@ type group struct {
 }
 
 // parseGroup checks the group at the start of data, every byte of it, and returns it with its records undecoded but
-// checked. data may reach to the end of the file. A group that was written for another sequence is errNoGroup.
+// checked. data may reach to the end of the file. A group that was written for another sequence is errNoGroup. With errPadding
+// the group is returned all the same.
 func parseGroup(data []byte, id storeID, sequence uint64) (group, error) {
 	h, err := parseGroupHeader(data, id)
 	if err != nil {
@@ -222,7 +223,7 @@ func parseGroup(data []byte, id storeID, sequence uint64) (group, error) {
 	if h.sequence != uint32(sequence) {
 		return group{}, fmt.Errorf("%w: an earlier life of the file left group %d here", errNoGroup, h.number)
 	}
-	if h.bytes > uint64(len(data)) || groupSpan(int(h.bytes)) > int64(len(data)) {
+	if h.bytes > uint64(len(data)) || groupHeaderBytes+int(h.bytes)+endMarkBytes > len(data) {
 		return group{}, fmt.Errorf("group %d claims %d bytes, the file has %d left", h.number, h.bytes, len(data))
 	}
 	g := group{groupHeader: h, payload: data[groupHeaderBytes : groupHeaderBytes+int(h.bytes)], span: groupSpan(int(h.bytes))}
@@ -246,11 +247,19 @@ func parseGroup(data []byte, id storeID, sequence uint64) (group, error) {
 	if binary.LittleEndian.Uint32(end[4:]) != sum.close(data) {
 		return group{}, fmt.Errorf("group %d fails its checksum", h.number)
 	}
-	if !allZero(data[groupHeaderBytes+int(h.bytes)+endMarkBytes : g.span]) {
-		return group{}, fmt.Errorf("group %d: its padding is not zero", h.number)
+	if padding := g.padding(data); int64(len(data)) < g.span || !allZero(padding) {
+		return g, fmt.Errorf("group %d: %w", h.number, errPadding)
 	}
 	return g, nil
 }
+
+// padding is what is between g's end mark and the next block, as far as data reaches.
+func (g *group) padding(data []byte) []byte {
+	return data[groupHeaderBytes+len(g.payload)+endMarkBytes : min(g.span, int64(len(data)))]
+}
+
+// errPadding: the group is whole, but the zeros behind it are not. Whatever wrote there may have hit more.
+var errPadding = errors.New("the padding behind it is damaged")
 
 // each calls f with every record of g; the bytes were checked before.
 func (g *group) each(f func(raw []byte) error) error {

@@ -250,6 +250,10 @@ func (s *Store) replayGroup(g *group, r Replayer, rec *Recovery, reserved *uint6
 		}
 		q := s.logs[view.Incarnation]
 		if q == nil {
+			if view.LSN != 1 && view.Incarnation >= s.points.last.idsReserved {
+				return &CorruptError{File: file, Reason: fmt.Sprintf("group %d: record %d of incarnation %d, whose first record is not there",
+					g.number, view.LSN, view.Incarnation)}
+			}
 			if view.LSN != 1 {
 				return nil // of a queue that the checkpoint knows to be deleted
 			}

@@ -283,6 +283,9 @@ type walker struct {
 func (w *walker) groups() error {
 	for w.pos < int64(len(w.data)) && w.number <= w.last {
 		g, err := parseGroup(w.data[w.pos:], w.scan.id, w.file.sequence)
+		if errors.Is(err, errPadding) && w.mayMendPadding(&g) {
+			err = nil
+		}
 		if err == nil && g.number != w.number {
 			return &CorruptError{File: w.file.path, Offset: w.pos, Reason: fmt.Sprintf("group %d stands where group %d belongs", g.number, w.number)}
 		}
@@ -309,6 +312,16 @@ func (w *walker) groups() error {
 		w.number++
 	}
 	return nil
+}
+
+// mayMendPadding: the group is whole and nothing behind it counts, so it is the last one, and whatever damaged the zeros
+// behind it took nothing away.
+func (w *walker) mayMendPadding(g *group) bool {
+	if promised, _ := durableBehind(w.data, w.pos+blockBytes, w.scan.id, w.file.sequence); w.last != ^uint64(0) || promised >= g.number {
+		return false
+	}
+	clear(g.padding(w.data[w.pos:]))
+	return true
 }
 
 // brokenEndMark: the expected group is damaged, but it was only an end mark. A real group is durable before the next one is
@@ -382,6 +395,9 @@ func (w *walker) tail() error {
 // foreign: the block is no damaged header of the expected group but the middle of a longer group, or a header, of an earlier
 // life of the file. That is not worth a report. One damaged field does not make a header foreign.
 func foreign(block []byte, number, sequence uint64) bool {
+	if len(block) < groupHeaderBytes {
+		return false // the file was cut
+	}
 	fits := 0
 	for _, same := range []bool{
 		[4]byte(block[:4]) == groupMagic,
@@ -462,8 +478,8 @@ func (w *walker) makeDurable() error {
 		return fmt.Errorf("open journal file: %w", err)
 	}
 	defer f.Close()
-	if from < w.pos {
-		if n, err := f.WriteAt(w.data[from:w.pos], from); err != nil || int64(n) != w.pos-from {
+	if to := min(w.pos, int64(len(w.data))); from < to {
+		if n, err := f.WriteAt(w.data[from:to], from); err != nil || int64(n) != to-from {
 			return fmt.Errorf("write the last groups of journal file %s again: %w", f.Name(), errOrShort(err))
 		}
 	}

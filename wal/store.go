@@ -159,9 +159,11 @@ func (s *Store) WaitRoom() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.kick(s.writeKick) // once: every durable group does it too, and a kick per wake-up would spin while a sync is under way
 	for !s.hasRoom() && !s.closing && s.broken == nil {
-		s.kick(s.writeKick)
-		s.kick(s.pointKick)
+		if s.journal.full(s.cfg.JournalBytes) {
+			s.kick(s.pointKick)
+		}
 		s.room.Wait()
 		if s.pointErr != nil && !s.hasRoom() {
 			return fmt.Errorf("the journal is full and no checkpoint can free it: %w", s.pointErr)
@@ -245,12 +247,17 @@ func (s *Store) opened(q *QueueLog) {
 // closeExcess closes logs that were not used since it looked last, the longest open first. It is called by the background
 // writer, since closing a log syncs it.
 func (s *Store) closeExcess() {
-	for tries := 0; ; tries++ {
+	tries := -1
+	for {
 		s.mu.Lock()
-		if len(s.open) <= s.cfg.OpenLogs || tries > 2*len(s.open) {
+		if tries < 0 {
+			tries = 2 * len(s.open) // once around to forget that they were used, once to close
+		}
+		if len(s.open) <= s.cfg.OpenLogs || tries == 0 {
 			s.mu.Unlock()
 			return
 		}
+		tries--
 		q := s.open[0]
 		s.open = s.open[1:]
 		s.mu.Unlock()

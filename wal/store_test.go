@@ -99,6 +99,15 @@ func fillConcurrently(t *testing.T, w *world, s *Store, seed uint64) {
 func (q *life) cut(s *Store, dice *rand.Rand) *Future {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	first := q.first + uint64(dice.IntN(int(q.lsn-q.first)+3))
+	return q.cutToLocked(s, q.first+uint64(dice.IntN(int(q.lsn-q.first)+3)))
+}
+
+func (q *life) cutTo(s *Store, first uint64) *Future {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.cutToLocked(s, first)
+}
+
+func (q *life) cutToLocked(s *Store, first uint64) *Future {
 	return q.commitLocked(s, record.Record{Kind: kindCut, Meta: binary.LittleEndian.AppendUint64(nil, min(first, q.lsn+2))})
 }

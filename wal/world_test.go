@@ -29,7 +29,8 @@ type world struct {
 	mu      sync.Mutex
 	queues  map[uint64]*life
 	idMax   uint64
-	deleted map[uint64]bool // their deletion was acknowledged or found
+	deleted map[uint64]bool     // their deletion was acknowledged or found
+	lost    map[uint64][]uint64 // LSNs whose group a test destroyed
 }
 
 // life is one incarnation of a queue: what was committed, and the state as package queue would keep it.
@@ -56,7 +57,9 @@ type testCommit struct {
 	deletes     bool
 }
 
-func newWorld() *world { return &world{queues: map[uint64]*life{}, deleted: map[uint64]bool{}} }
+func newWorld() *world {
+	return &world{queues: map[uint64]*life{}, deleted: map[uint64]bool{}, lost: map[uint64][]uint64{}}
+}
 
 func testConfig(fs vfs.FS, dir string) Config {
 	return Config{FS: fs, Dir: dir, JournalFileBytes: 64 << 10, JournalBytes: 256 << 10, CheckpointBytes: 100 << 10,
@@ -236,6 +239,8 @@ func (w *world) verify() error {
 }
 
 func (w *world) verifyLife(id uint64, q *life, there, missing map[*Future]string) error {
+	q.mu.Lock() // a checkpoint may be taking its snapshot
+	defer q.mu.Unlock()
 	found := uint64(0)
 	if q.loaded {
 		found = q.lsn

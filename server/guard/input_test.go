@@ -259,6 +259,46 @@ func TestBigCommandIsLinearAndLetGo(t *testing.T) {
 	}
 }
 
+// Without this ArgsMax arguments of BulkBytesMax bytes each would be one legal command.
+func TestCommandBytes(t *testing.T) {
+	limits := Limits{ArgsMax: 100, BulkBytesMax: 1000, CommandBytesMax: 2500}
+	fits, tooLong := make([]string, 2), make([]string, 3)
+	for i := range tooLong {
+		tooLong[i] = strings.Repeat("x", 1000)
+		copy(fits, tooLong)
+	}
+	for size := 1; size < 4000; size += 97 {
+		compare(t, slices.Concat(encode(fits...), encode(tooLong...)), limits, func() int { return size })
+	}
+	if _, failure := feed(t, newInput(limits), encode(tooLong...), func() int { return 4000 }); failure == "" {
+		t.Error("too long a command passed")
+	}
+}
+
+// Without this redcon's own buffers would grow with each client's pipeline; and ours would stay as large as what once
+// waited behind a blocked command.
+func TestLongPipelineInShortRuns(t *testing.T) {
+	in := newInput(testLimits)
+	for input := bytes.Repeat(encode("PING"), 100_000); len(input) > 0; {
+		n := copy(in.Space(), input)
+		in.Filled(n)
+		input = input[n:]
+	}
+	for {
+		run, err := in.Next()
+		if err != nil || len(run.Raw) > runBytesMax {
+			t.Fatalf("a run of %d bytes, %v", len(run.Raw), err)
+		}
+		if len(run.Raw) == 0 {
+			break
+		}
+	}
+	in.Space()
+	if cap(in.buf) > inputBytesKeep {
+		t.Errorf("%d bytes kept", cap(in.buf))
+	}
+}
+
 // Without this ten thousand clients that once sent a long pipeline would keep 640 MB for ever.
 func TestBufferFollowsTraffic(t *testing.T) {
 	in := newInput(testLimits)

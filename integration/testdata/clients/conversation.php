@@ -16,11 +16,18 @@ function check($holds, $what) {
     }
 }
 
+// phpredis throws for some codes and answers false for the others.
 function refused($code, ...$command) {
     global $client;
     $client->clearLastError();
-    $reply = $client->rawCommand(...$command);
-    check($reply === false && str_starts_with((string) $client->getLastError(), "$code "), implode(" ", $command));
+    try {
+        $reply = $client->rawCommand(...$command);
+        $error = (string) $client->getLastError();
+    } catch (RedisException $thrown) {
+        $reply = false;
+        $error = $thrown->getMessage();
+    }
+    check($reply === false && str_starts_with($error, "$code "), implode(" ", $command));
 }
 
 check($client->ping() == true, "PING");
@@ -36,6 +43,8 @@ refused("LOCKED", "QCONSUME", $queue, "other");
 check($client->rawCommand("QACK", $queue, $batch) === 3, "QACK");
 check($client->rawCommand("QACK", $queue, $batch) === 0, "QACK again");
 refused("NOBATCH", "QACK", $queue, "999999999");
+check($client->rawCommand("QLEN", $queue) === 0, "QLEN");
+$queue .= "/wait";
 [$batch, $deadline, $messages] = $client->rawCommand("QCONSUME", $queue, "me", "BLOCK", "15000"); // the test pushes when this waits
 check($messages[0][1] === "wake up", "the message that was waited for");
 check($client->rawCommand("QACK", $queue, $batch) === 1, "QACK");

@@ -30,6 +30,8 @@ refused("LOCKED", "qconsume", $queue, "other");
 check($client->qack($queue, $batch) == 3, "QACK");
 check($client->qack($queue, $batch) == 0, "QACK again");
 refused("NOBATCH", "qack", $queue, 999999999);
+check($client->qlen($queue) == 0, "QLEN");
+$queue .= "/wait";
 $got = $client->qconsume($queue, "me", "BLOCK", 15000);    # the test pushes when this waits
 check($got->[2][0][1] eq "wake up", "the message that was waited for");
 check($client->qack($queue, $got->[0]) == 1, "QACK");

@@ -38,6 +38,8 @@ assert ids == list(range(ids[0], ids[0] + 100)), ids
 batch, deadline, messages = run("QCONSUME", queue, "me", "COUNT", 1000)
 assert [m[1].decode() for m in messages] == [f"piped {i}" for i in range(100)]
 assert run("QACK", queue, batch) == 100
+assert run("QLEN", queue) == 0
+queue += "/wait"
 batch, deadline, messages = run("QCONSUME", queue, "me", "BLOCK", 15000)  # the test pushes when this waits
 assert messages[0][1] == b"wake up", messages
 assert run("QACK", queue, batch) == 1

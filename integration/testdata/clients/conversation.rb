@@ -29,6 +29,8 @@ refused(client, "LOCKED", "QCONSUME", queue, "other")
 check(client.call("QACK", queue, batch) == 3, "QACK")
 check(client.call("QACK", queue, batch) == 0, "QACK again")
 refused(client, "NOBATCH", "QACK", queue, "999999999")
+check(client.call("QLEN", queue) == 0, "QLEN")
+queue += "/wait"
 batch, _deadline, messages = client.call("QCONSUME", queue, "me", "BLOCK", "15000") # the test pushes when this waits
 check(messages[0][1] == "wake up", "the message that was waited for")
 check(client.call("QACK", queue, batch) == 1, "QACK")

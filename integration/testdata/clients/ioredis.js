@@ -3,7 +3,7 @@ const assert = require("node:assert");
 const { Redis } = require("ioredis");
 
 async function main() {
-  const queue = process.env.QUEUE;
+  let queue = process.env.QUEUE;
   const client = new Redis({
     host: process.env.HOST,
     port: Number(process.env.PORT),
@@ -36,6 +36,8 @@ async function main() {
   assert.deepEqual(ids, ids.map((_, i) => ids[0] + i));
   const [piped] = await run("QCONSUME", queue, "me", "COUNT", 1000);
   assert.equal(await run("QACK", queue, piped), 100);
+  assert.equal(await run("QLEN", queue), 0);
+  queue += "/wait";
   const [next, , woken] = await run("QCONSUME", queue, "me", "BLOCK", 15000); // the test pushes when this waits
   assert.equal(woken[0][1].toString(), "wake up");
   assert.equal(await run("QACK", queue, next), 1);

@@ -3,7 +3,7 @@ const assert = require("node:assert");
 const { createClient, RESP_TYPES } = require("redis");
 
 async function main() {
-  const queue = process.env.QUEUE;
+  let queue = process.env.QUEUE;
   const connection = createClient({
     socket: { host: process.env.HOST, port: Number(process.env.PORT), reconnectStrategy: false },
     password: process.env.PASSWORD || undefined,
@@ -32,6 +32,8 @@ async function main() {
   assert.equal(await run("QACK", queue, batch), 3);
   assert.equal(await run("QACK", queue, batch), 0);
   await refused("NOBATCH", "QACK", queue, 999999999);
+  assert.equal(await run("QLEN", queue), 0);
+  queue += "/wait";
   const [next, , woken] = await run("QCONSUME", queue, "me", "BLOCK", 15000); // the test pushes when this waits
   assert.equal(woken[0][1].toString(), "wake up");
   assert.equal(await run("QACK", queue, next), 1);
