@@ -251,7 +251,7 @@ func (s *Store) replayGroup(g *group, r Replayer, rec *Recovery, reserved *uint6
 		q := s.logs[view.Incarnation]
 		if q == nil {
 			if view.LSN != 1 && view.Incarnation >= s.points.last.idsReserved {
-				return &CorruptError{File: file, Reason: fmt.Sprintf("group %d: record %d of incarnation %d, whose first record is not there",
+				return &CorruptError{File: s.journalDir(), Reason: fmt.Sprintf("group %d: record %d of incarnation %d, whose first record is not there",
 					g.number, view.LSN, view.Incarnation)}
 			}
 			if view.LSN != 1 {
