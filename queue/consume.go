@@ -67,6 +67,10 @@ func (q *queue) enqueue(now machine.Time, w *waiter, block bool, blockMillis int
 	return cancel
 }
 
+func (q *queue) pausedError(doing string) *Error {
+	return refuse("PAUSED", "%s queue %q is paused; resume it with QRESUME", doing, q.name)
+}
+
 // lockedBy says who is in the way, and for how long.
 func (q *queue) lockedBy(lock machine.LockState, now machine.Time) *Error {
 	left := max(lock.DeadlineMillis-now.ClockMillis, 0)
@@ -129,6 +133,12 @@ func (s *Set) Consume(r ConsumeRequest, done func(b *Batch, after *Future, err e
 		return nothing
 	}
 	w := &waiter{consumer: string(r.Consumer), pull: &r, gotBatch: done}
+	if _, paused := q.m.Paused(); paused && !s.mayWait(r.Block) {
+		refusal, after := q.pausedError("consuming from"), q.last
+		q.leave()
+		done(nil, after, refusal)
+		return nothing
+	}
 	if lock, held := q.m.Lock(); held && lock.Consumer != w.consumer && !r.HasToken && !s.mayWait(r.Block) {
 		refusal, after := q.lockedBy(lock, now), q.last
 		q.leave()
@@ -155,12 +165,24 @@ func (s *Set) Ack(name []byte, batch uint64, ids []uint64) (n int, after *Future
 // Nack gives messages of a batch back: as a failed attempt after delayMillis (-1: as the queue's options say), or as if
 // they had not been delivered. It returns how many went back. Errors: as Ack.
 func (s *Set) Nack(name []byte, batch uint64, mode machine.NackMode, delayMillis int64, ids []uint64) (n int, after *Future, err error) {
-	if mode == machine.Dead {
-		return 0, nil, refuse("ERR", "there are no dead-letter queues in this version; give the message back with a DELAY, or acknowledge it")
+	q, after, err := s.need(name)
+	if err != nil {
+		return 0, after, err
 	}
-	return s.settle(name, batch, func(q *queue, now machine.Time) (int, machine.Effect, bool, error) {
-		return q.m.DecideNack(now, batch, ids, mode, delayMillis, q.retryPolicy())
-	})
+	reason := machine.MoveAttempts
+	if mode == machine.Dead {
+		reason = machine.MoveRefused
+	}
+	after, err = q.settleMoving(func(now machine.Time) (e machine.Effect, changed bool, err error) {
+		if n, e, changed, err = q.m.DecideNack(now, batch, ids, mode, delayMillis, q.retryPolicy()); err != nil {
+			return e, false, q.batchError(batch, err)
+		}
+		return e, changed, nil
+	}, reason)
+	if err != nil {
+		n = 0
+	}
+	return n, after, err
 }
 
 func (s *Set) settle(name []byte, batch uint64, decide func(*queue, machine.Time) (int, machine.Effect, bool, error)) (int, *Future, error) {
@@ -179,6 +201,8 @@ func (s *Set) settle(name []byte, batch uint64, decide func(*queue, machine.Time
 	}
 	if changed {
 		q.commit(e)
+	} else {
+		q.m.RenewVolatile(now.ClockMillis + q.tenureTTL()) // only the holder knows the number of a batch that it resolved
 	}
 	return n, q.last, nil
 }

@@ -6,6 +6,10 @@ package queue
 // delivered, and the queue's lock is never held while the disk works.
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+
 	"quail/queue/machine"
 	"quail/wal/record"
 )
@@ -15,6 +19,8 @@ const (
 	reachBytes = 512 << 10
 	// returnedRunBytes is how much is read at once to find a message that came back: its neighbours often did too.
 	returnedRunBytes = 64 << 10
+	// expiredStep is how many expired messages are taken out with one record.
+	expiredStep = 1000
 )
 
 // reach is what was read ahead from the log.
@@ -72,7 +78,9 @@ type gathered struct {
 	oldestPushed int64
 	full         bool
 	hasReturned  bool
-	reading      bool // a read was started; try again when it is done
+	expired      []machine.Removal // their TTL is over; they are taken out instead
+	err          error             // a record cannot be read; the queue must not stand still silently
+	reading      bool              // a read was started; try again when it is done
 }
 
 type pick struct {
@@ -98,16 +106,22 @@ func (q *queue) limits(r *ConsumeRequest) limits {
 	return l
 }
 
-// add puts one message into the batch and reports whether another may follow. A batch has always at least one message.
-func (g *gathered) add(l limits, raw []byte, failed uint32) (added bool, err error) {
+// add puts one message into the batch, unless its TTL is over or the batch is full. A batch has always at least one message.
+func (g *gathered) add(now machine.Time, l limits, raw []byte, failed uint32) (added bool) {
 	view := record.View(raw)
-	if len(g.picks) > 0 && g.bytes+int64(len(view.Body)) > l.bytes {
-		g.full = true
-		return false, nil
-	}
 	m, err := machine.ParseMessage(view.Meta)
 	if err != nil {
-		return false, err
+		g.err, g.full = fmt.Errorf("message %d: %w", view.LSN, err), true
+		return false
+	}
+	if m.TTLMillis > 0 && m.PushedMillis+m.TTLMillis <= now.WallMillis {
+		g.expired = append(g.expired, machine.Removal{ID: view.LSN, SizeBytes: uint32(len(view.Body)), Delayed: machine.IsDelayed(view.Flags, view.Meta)})
+		g.full = len(g.expired) >= expiredStep
+		return false
+	}
+	if len(g.picks) > 0 && g.bytes+int64(len(view.Body)) > l.bytes {
+		g.full = true
+		return false
 	}
 	if len(g.picks) == 0 || m.PushedMillis < g.oldestPushed {
 		g.oldestPushed = m.PushedMillis
@@ -117,11 +131,28 @@ func (g *gathered) add(l limits, raw []byte, failed uint32) (added bool, err err
 	if len(g.picks) >= l.count || g.bytes >= l.bytes {
 		g.full = true
 	}
-	return true, nil
+	return true
 }
 
-// gather collects what w could have now. Called with mu held.
+// gather collects what w could have now; messages that expired on the way are taken out. Called with mu held.
 func (q *queue) gather(now machine.Time, w *waiter) gathered {
+	for {
+		g := q.gatherOnce(now, w)
+		if len(g.expired) == 0 {
+			return g
+		}
+		_, e, changed, err := q.m.DecideRemove(g.expired, machine.ByTTL)
+		if err != nil || !changed {
+			g.err = fmt.Errorf("take out %d expired messages: %w", len(g.expired), cmp.Or(err, errNoneLeft))
+			return g
+		}
+		q.commit(e)
+	}
+}
+
+var errNoneLeft = errors.New("they are not there")
+
+func (q *queue) gatherOnce(now machine.Time, w *waiter) gathered {
 	l := q.limits(w.pull)
 	g := gathered{cursor: q.m.Cursor()}
 	counts := q.m.Counts()
@@ -134,7 +165,7 @@ func (q *queue) gather(now machine.Time, w *waiter) gathered {
 		}
 	}
 	if counts.Ready > 0 {
-		q.walk(l, &g)
+		q.walk(now, l, &g)
 	}
 	return g
 }
@@ -148,7 +179,11 @@ func (q *queue) holdsBack(now machine.Time) bool {
 // gatherReturned adds messages that came back and are due. It reports false if they must be read first.
 func (q *queue) gatherReturned(now machine.Time, l limits, g *gathered) bool {
 	var missing []uint64
+	durable := q.log.Durable()
 	for _, r := range q.m.PeekReturned(now, l.count, nil) {
+		if r.ID > durable {
+			break // a delayed message that came due before its push was durable
+		}
 		raw := q.byID(r.ID)
 		if raw == nil {
 			missing = append(missing, r.ID)
@@ -157,9 +192,11 @@ func (q *queue) gatherReturned(now machine.Time, l limits, g *gathered) bool {
 		if len(missing) > 0 {
 			continue // collect all that must be read; the order is kept
 		}
-		added, err := g.add(l, raw, r.Failed)
-		if err != nil || !added {
-			break
+		if !g.add(now, l, raw, r.Failed) {
+			if g.full {
+				break
+			}
+			continue
 		}
 		g.returned = append(g.returned, r)
 		g.hasReturned = true
@@ -189,7 +226,7 @@ func (q *queue) byID(id uint64) []byte {
 }
 
 // walk adds new messages, from the cursor up to what is durable.
-func (q *queue) walk(l limits, g *gathered) {
+func (q *queue) walk(now machine.Time, l limits, g *gathered) {
 	at, durable := max(g.cursor, q.walked)+1, q.log.Durable()
 	for at <= durable {
 		raws := q.log.Memory(at)
@@ -206,7 +243,7 @@ func (q *queue) walk(l limits, g *gathered) {
 				return
 			}
 			if machine.Kind(raw[2]) == machine.KindMessage {
-				if !q.take(l, g, at, raw) {
+				if !q.take(now, l, g, at, raw) {
 					return
 				}
 			}
@@ -224,7 +261,7 @@ func (q *queue) walk(l limits, g *gathered) {
 }
 
 // take adds the new message at id if it may be delivered by the walk. It reports false if the batch is full without it.
-func (q *queue) take(l limits, g *gathered, id uint64, raw []byte) bool {
+func (q *queue) take(now machine.Time, l limits, g *gathered, id uint64, raw []byte) bool {
 	if q.m.Removed(id) {
 		return true
 	}
@@ -232,9 +269,8 @@ func (q *queue) take(l limits, g *gathered, id uint64, raw []byte) bool {
 	if machine.IsDelayed(view.Flags, view.Meta) {
 		return true // it comes through the machine's heap when it is due
 	}
-	added, err := g.add(l, raw, 0)
-	if err != nil || !added {
-		return false
+	if !g.add(now, l, raw, 0) {
+		return !g.full
 	}
 	g.fresh = append(g.fresh, machine.Fresh{ID: id, SizeBytes: uint32(len(view.Body))})
 	g.cursor = id
@@ -308,7 +344,7 @@ func (q *queue) lease(now machine.Time, w *waiter, g *gathered) func() {
 		p := &g.picks[i]
 		view := record.View(p.raw)
 		b.Messages = append(b.Messages, Message{ID: view.LSN, Body: view.Body, Attempt: p.failed + 1,
-			PushedMillis: p.message.PushedMillis, Headers: p.message.Headers})
+			PushedMillis: p.message.PushedMillis, Headers: headersOf(&p.message)})
 	}
 	q.reach.forget(q.m.Cursor())
 	after := q.locked // losing the lease record means a redelivery, which is allowed; losing the lock is not

@@ -73,6 +73,9 @@ func (q *queue) blockedReason(now machine.Time, i *Info) string {
 	if err := q.log.Err(); err != nil {
 		return fmt.Sprintf("the queue is stopped because its log failed (%v); see the server's log, and restart the server when the disk is well", err)
 	}
+	if _, paused := q.m.Paused(); paused {
+		return "consuming is paused; resume it with QRESUME " + q.name
+	}
 	if c.Total() == 0 {
 		return "the queue is empty; push a message"
 	}
@@ -137,7 +140,7 @@ func (q *queue) oldest(from, durable uint64, now machine.Time) (id uint64, ageMi
 			view := record.View(raw)
 			seen++
 			from++
-			if machine.Kind(view.Kind) != machine.KindMessage || !q.live(view.LSN) {
+			if machine.Kind(view.Kind) != machine.KindMessage || !q.live(raw) {
 				continue
 			}
 			m, err := machine.ParseMessage(view.Meta)
@@ -150,9 +153,8 @@ func (q *queue) oldest(from, durable uint64, now machine.Time) (id uint64, ageMi
 	return 0, 0
 }
 
-func (q *queue) live(id uint64) bool {
+func (q *queue) live(raw []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	state, _ := q.m.StateOf(id)
-	return state != machine.Gone
+	return q.stateOf(raw) != machine.Gone
 }

@@ -178,9 +178,11 @@ func (q *queue) endTenure(now machine.Time, lapsed bool) {
 func (q *queue) deliver(now machine.Time, w *waiter) func() {
 	q.m.RenewVolatile(now.ClockMillis + q.tenureTTL())
 	w.fillUntil = 0
-	if int64(q.m.Counts().OpenBatches) < q.option(machine.MaxOpenBatches) {
+	if _, paused := q.m.Paused(); !paused && int64(q.m.Counts().OpenBatches) < q.option(machine.MaxOpenBatches) {
 		g := q.gather(now, w)
 		switch {
+		case g.err != nil && len(g.picks) == 0:
+			return w.refuse(refuse("WALERR", "queue %q: %v; the queue cannot go on, see the server's log", q.name, g.err), q.last)
 		case g.reading:
 			return nil
 		case len(g.picks) > 0 && q.mayGo(now, w, &g):

@@ -1,13 +1,46 @@
 package queue
 
 import (
+	"slices"
+
 	"quail/queue/machine"
 )
+
+const (
+	// headersBytesMax bounds the headers of one message together, names and values, in bytes: they are kept apart from
+	// the body and count towards no queue's max-bytes.
+	headersBytesMax = 64 << 10
+)
+
+// PushOptions say more about the messages of one push. The zero value is a plain push.
+type PushOptions struct {
+	// HasDelay: they are ready DelayMillis after the push, whatever the queue's option says.
+	HasDelay    bool
+	DelayMillis int64
+	// AtMillis, if not 0, is when they are ready, unix milliseconds.
+	AtMillis int64
+	// HasTTL: they are kept TTLMillis from the push on, whatever the queue's option says; 0 is for ever.
+	HasTTL    bool
+	TTLMillis int64
+	// Dedup, if not empty, makes a second push within the queue's dedup-window add nothing. One body only.
+	Dedup []byte
+	// Headers are names and values for each of the messages.
+	Headers [][2][]byte
+}
 
 // Push adds one message per body, all or none, and returns the first one's id; the others follow without a gap. It may wait
 // while the log's buffers are full. Bodies are not kept.
 // Errors: TOOBIG, QFULL, PAUSED, NOQUEUE, WALERR, ERR.
 func (s *Set) Push(name []byte, bodies [][]byte) (firstID uint64, after *Future, err error) {
+	return s.PushWith(name, bodies, PushOptions{})
+}
+
+// PushWith is Push with options. With a deduplication id that is remembered it adds nothing and returns the first message's id.
+// Errors: as Push; QFULL also when dedup-max ids are remembered.
+func (s *Set) PushWith(name []byte, bodies [][]byte, o PushOptions) (firstID uint64, after *Future, err error) {
+	if err := o.check(len(bodies)); err != nil {
+		return 0, nil, err
+	}
 	q, err := s.make(name)
 	if err != nil {
 		return 0, nil, err
@@ -20,10 +53,17 @@ func (s *Set) Push(name []byte, bodies [][]byte) (firstID uint64, after *Future,
 	if err := q.refusal(); err != nil {
 		return 0, nil, err
 	}
-	if err := q.admits(bodies); err != nil {
+	now := q.now()
+	if len(o.Dedup) > 0 {
+		if id, known := q.m.Duplicate(now, o.Dedup); known {
+			q.m.CountDuplicate()
+			return id, q.last, nil
+		}
+	}
+	if err := q.admits(now, bodies, &o); err != nil {
 		return 0, q.last, err
 	}
-	q.meta = machine.MessageMeta(q.meta[:0], machine.Message{PushedMillis: q.now().WallMillis})
+	q.meta = machine.MessageMeta(q.meta[:0], q.message(now, &o))
 	e := machine.Effect{Kind: machine.KindMessage, Meta: q.meta}
 	recs := q.recs[:0]
 	for _, body := range bodies {
@@ -33,8 +73,50 @@ func (s *Set) Push(name []byte, bodies [][]byte) (firstID uint64, after *Future,
 	return firstID, q.hand(recs), nil
 }
 
+func (o *PushOptions) check(bodies int) error {
+	if len(o.Dedup) > 0 && bodies != 1 {
+		return refuse("ERR", "DEDUP is for one body, count is %d; push them one by one", bodies)
+	}
+	if len(o.Headers) > machine.HeadersMax {
+		return refuse("ERR", "there are %d headers; at most %d are allowed", len(o.Headers), machine.HeadersMax)
+	}
+	total := 0
+	for _, h := range o.Headers {
+		total += len(h[0]) + len(h[1])
+	}
+	if total > headersBytesMax {
+		return refuse("TOOBIG", "the headers have %d bytes; at most %d are allowed; put more into the body", total, headersBytesMax)
+	}
+	return nil
+}
+
+// message is what the records of one push say. Called with mu held.
+func (q *queue) message(now machine.Time, o *PushOptions) machine.Message {
+	m := machine.Message{PushedMillis: now.WallMillis, Headers: o.Headers, TTLMillis: o.TTLMillis}
+	if !o.HasTTL {
+		m.TTLMillis = q.option(machine.TTL)
+	}
+	switch {
+	case o.AtMillis > 0:
+		if o.AtMillis > now.WallMillis {
+			m.DueMillis = o.AtMillis
+		}
+	case o.HasDelay && o.DelayMillis > 0:
+		m.DueMillis = now.WallMillis + o.DelayMillis
+	case !o.HasDelay && q.option(machine.Delay) > 0:
+		m.DueMillis = now.WallMillis + q.option(machine.Delay)
+	}
+	if len(o.Dedup) > 0 {
+		m.Dedup, m.DedupUntilMillis = slices.Clone(o.Dedup), now.WallMillis+q.option(machine.DedupWindow)
+	}
+	return m
+}
+
 // admits checks a push against the limits before anything is changed.
-func (q *queue) admits(bodies [][]byte) error {
+func (q *queue) admits(now machine.Time, bodies [][]byte, o *PushOptions) error {
+	if paused, _ := q.m.Paused(); paused {
+		return q.pausedError("pushing to")
+	}
 	total, each := int64(0), q.option(machine.MaxMessageBytes)
 	for i, body := range bodies {
 		if int64(len(body)) > each {
@@ -44,6 +126,11 @@ func (q *queue) admits(bodies [][]byte) error {
 	}
 	if most := q.set.cfg.PushBytesMax(); total > most {
 		return refuse("TOOBIG", "the push has %d bytes, max-push-bytes is %d; push fewer bodies at once; nothing was pushed", total, most)
+	}
+	if len(o.Dedup) > 0 {
+		if most := q.option(machine.DedupMax); int64(q.m.DedupLive(now)) >= most {
+			return refuse("QFULL", "queue %q remembers %d deduplication ids, as many as dedup-max; push without DEDUP, or wait until dedup-window has passed; nothing was pushed", q.name, most)
+		}
 	}
 	counts := q.m.Counts()
 	if most := q.option(machine.MaxMessages); most > 0 && counts.Total()+int64(len(bodies)) > most {

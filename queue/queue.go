@@ -30,12 +30,15 @@ type queue struct {
 	line     []*waiter
 	reach    reach // messages that were read ahead from the log
 	fetching bool
-	timer    *time.Timer
-	timerAt  int64 // server clock, milliseconds; 0 when not armed
-	awaited  *Future
-	walked   uint64          // no record up to here and above the cursor can be delivered by the walk
-	recs     []record.Record // scratch for commit
-	meta     []byte          // scratch for a push
+	burying  bool // a move to the dead-letter queue is under way
+	// buryFailed: the last one could not be made; the next event tries again, and until then nothing lapses.
+	buryFailed bool
+	timer      *time.Timer
+	timerAt    int64 // server clock, milliseconds; 0 when not armed
+	awaited    *Future
+	walked     uint64          // no record up to here and above the cursor can be delivered by the walk
+	recs       []record.Record // scratch for commit
+	meta       []byte          // scratch for a push
 }
 
 func newQueue(s *Set, name string, log *wal.QueueLog, m *machine.Machine) *queue {
@@ -112,7 +115,7 @@ func (q *queue) retryPolicy() machine.RetryPolicy {
 		DelayMillis:    q.option(machine.RetryDelay),
 		Backoff:        q.option(machine.RetryBackoff),
 		DelayMaxMillis: q.option(machine.RetryDelayMax),
-		// AttemptsMax stays 0: without a dead-letter queue no message may be taken out.
+		AttemptsMax:    q.option(machine.MaxAttempts),
 	}
 }
 
@@ -120,6 +123,10 @@ func (q *queue) retryPolicy() machine.RetryPolicy {
 // over. Called with mu held.
 func (q *queue) tick(now machine.Time) {
 	if e, changed := q.m.DecideExpire(now, q.retryPolicy()); changed {
+		if len(q.m.Dead(e, nil)) > 0 {
+			q.bury() // their batches stay open until the move is made; the machine refuses late acks by itself
+			return
+		}
 		q.commit(e)
 	}
 	lock, held := q.m.Lock()

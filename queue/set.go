@@ -295,7 +295,7 @@ func (s *Set) Create(name []byte, o machine.Options) (*Future, error) {
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}
-	if err := supported(&o); err != nil {
+	if err := supported(string(name), &o); err != nil {
 		return nil, err
 	}
 	q, made, err := s.create(name, o)
@@ -310,15 +310,13 @@ func (s *Set) Create(name []byte, o machine.Options) (*Future, error) {
 	return q.last, nil
 }
 
-// supported refuses options that this version knows and does not act on yet: a promise that is not kept is worse than none.
-func supported(o *machine.Options) error {
-	if o.IsSet(machine.MaxAttempts) && o.Get(machine.MaxAttempts, nil) != 0 {
-		return refuse("ERR", "max-attempts must be 0: there are no dead-letter queues in this version, and no message may be lost")
-	}
-	for _, opt := range [...]machine.Option{machine.DeadLetterQueue, machine.Delay, machine.TTL, machine.DedupWindow, machine.DedupMax} {
-		if o.IsSet(opt) {
-			return refuse("ERR", "queue option %s is not there in this version; leave it out", machine.Specs[opt].Name)
+// supported refuses options that cannot work together.
+func supported(name string, o *machine.Options) error {
+	if o.IsSet(machine.DeadLetterQueue) && o.Dead != "" {
+		if o.Dead == name {
+			return refuse("ERR", "dead-letter-queue of queue %q cannot be the queue itself; name another", name)
 		}
+		return ValidName([]byte(o.Dead))
 	}
 	return nil
 }

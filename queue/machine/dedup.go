@@ -85,3 +85,19 @@ func (m *Machine) DedupCount() int { return len(m.dedup.byID) }
 
 // CountDuplicate counts a push that added nothing. It makes no record, so the count begins at 0 with each start.
 func (m *Machine) CountDuplicate() { m.duplicates++ }
+
+// DedupLive is how many deduplication ids are remembered now. It looks at those whose time is over and not yet let go.
+func (m *Machine) DedupLive(now Time) int {
+	n := len(m.dedup.byID)
+	for _, k := range m.dedup.order[m.dedup.first:] {
+		known, ok := m.dedup.byID[k.id]
+		if !ok || known.message != k.message {
+			continue
+		}
+		if known.until > now.WallMillis {
+			break
+		}
+		n--
+	}
+	return n
+}

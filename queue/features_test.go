@@ -1,0 +1,260 @@
+package queue
+
+// Delays, TTL, deduplication, dead letters, pauses and what an operator does to a queue, each across restarts too.
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quail/queue/machine"
+)
+
+func (w *world) pushWith(queue, body string, o PushOptions) uint64 {
+	w.t.Helper()
+	id, f, err := w.set.PushWith([]byte(queue), [][]byte{[]byte(body)}, o)
+	if err == nil {
+		err = f.Wait()
+	}
+	if err != nil {
+		w.t.Fatalf("push: %v", err)
+	}
+	return id
+}
+
+func (w *world) create(queue string, options ...string) {
+	w.t.Helper()
+	var o machine.Options
+	for i := 0; i < len(options); i += 2 {
+		if err := o.Set(options[i], options[i+1]); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if _, err := w.set.Create([]byte(queue), o); err != nil {
+		w.t.Fatalf("create: %v", err)
+	}
+}
+
+func (w *world) peek(queue string) string {
+	w.t.Helper()
+	list, _, err := w.set.Peek([]byte(queue), machine.Gone, 0, 100)
+	if err != nil {
+		w.t.Fatalf("peek: %v", err)
+	}
+	var parts []string
+	for _, f := range list {
+		parts = append(parts, fmt.Sprintf("%s@%d:%s", f.Body, f.Attempt, f.State))
+	}
+	return strings.Join(parts, " ")
+}
+
+func (w *world) expectPeek(queue, want string) {
+	w.t.Helper()
+	if got := w.peek(queue); got != want {
+		w.t.Fatalf("queue %s holds %q, want %q", queue, got, want)
+	}
+}
+
+// inWorld runs f in virtual time and closes what it leaves open.
+func inWorld(t *testing.T, seed uint64, f func(w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed)
+		f(w)
+		w.set.Close()
+	})
+}
+
+func TestDelayedMessageComesWhenItIsDue(t *testing.T) {
+	inWorld(t, 20, func(w *world) {
+		w.pushWith("q", "late", PushOptions{HasDelay: true, DelayMillis: 1000})
+		w.push("q", "now")
+		w.expect(request("q", "c"), "now@1")
+		w.expectPeek("q", "late@0:delayed now@1:leased")
+		w.powerCut()
+		began := time.Now()
+		w.expect(blocking("q", "c", 5000), "late@1")
+		if waited := time.Since(began); waited > 1100*time.Millisecond {
+			w.t.Fatalf("came after %v, the delay is 1 s", waited)
+		}
+	})
+}
+
+func TestExpiredMessagesAreNotDelivered(t *testing.T) {
+	inWorld(t, 21, func(w *world) {
+		w.pushWith("q", "short", PushOptions{HasTTL: true, TTLMillis: 1000})
+		w.push("q", "long")
+		w.pushWith("q", "delayed", PushOptions{HasTTL: true, TTLMillis: 1500, HasDelay: true, DelayMillis: 1200})
+		time.Sleep(2 * time.Second)
+		w.expect(request("q", "c"), "long@1")
+		info, _, _ := w.set.Info([]byte("q"))
+		if info.Counts.Expired != 2 || info.Counts.Total() != 1 {
+			w.t.Fatalf("counts %+v", info.Counts)
+		}
+	})
+}
+
+// Without this a consumer loses work in hand because its TTL passes meanwhile.
+func TestTTLDoesNotActWhileLeased(t *testing.T) {
+	inWorld(t, 22, func(w *world) {
+		w.pushWith("q", "a", PushOptions{HasTTL: true, TTLMillis: 1000})
+		b := w.expect(request("q", "c"), "a@1")
+		time.Sleep(5 * time.Second)
+		if n := w.ack("q", b.ID); n != 1 {
+			w.t.Fatalf("acknowledged %d, want 1", n)
+		}
+	})
+}
+
+// Without this a producer that retries after a lost reply pushes twice.
+func TestDeduplicationIsExactAtTheEdgeOfTheWindow(t *testing.T) {
+	inWorld(t, 23, func(w *world) {
+		w.create("q", "dedup-window", "1000", "dedup-max", "2")
+		d := PushOptions{Dedup: []byte("x")}
+		first := w.pushWith("q", "a", d)
+		time.Sleep(999 * time.Millisecond)
+		w.powerCut()
+		if again := w.pushWith("q", "a", d); again != first {
+			w.t.Fatalf("a repeated push gave id %d, the first was %d", again, first)
+		}
+		w.pushWith("q", "b", PushOptions{Dedup: []byte("y")})
+		if _, _, err := w.set.PushWith([]byte("q"), split([]string{"c"}), PushOptions{Dedup: []byte("z")}); codeOf(err) != "QFULL" {
+			w.t.Fatalf("past dedup-max: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		if again := w.pushWith("q", "a", d); again == first {
+			w.t.Fatal("the id is remembered at the end of the window")
+		}
+	})
+}
+
+func TestExhaustedAttemptsGoToTheDeadLetterQueue(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		t.Run(fmt.Sprintf("memory=%v", memory), func(t *testing.T) {
+			inWorld(t, 24, func(w *world) {
+				w.create("q", "max-attempts", "2", "lease", "1000")
+				w.pushWith("q", "bad", PushOptions{Headers: [][2][]byte{{[]byte("k"), []byte("v")}}})
+				w.push("q", "good")
+				if !memory {
+					w.restart()
+				}
+				w.expect(blocking("q", "c", 1000), "bad@1 good@1")
+				time.Sleep(1100 * time.Millisecond)
+				b := w.expect(blocking("q", "c", 1000), "bad@2 good@2")
+				w.ack("q", b.ID, b.Messages[1].ID)
+				time.Sleep(1100 * time.Millisecond)
+				w.expect(blocking("q", "c", 1000), "null")
+				w.powerCut()
+				dead := w.expect(blocking("q.dead", "c", 1000), "bad@1")
+				if got := fmt.Sprintf("%s", dead.Messages[0].Headers); got != "[[k v] [quail-origin-queue q] [quail-origin-id 2] [quail-origin-attempts 2] [quail-origin-reason max-attempts]]" {
+					w.t.Fatalf("headers %s", got)
+				}
+				w.expectPeek("q", "")
+			})
+		})
+	}
+}
+
+func TestRefusedMessagesAndRedrive(t *testing.T) {
+	inWorld(t, 25, func(w *world) {
+		w.push("q", "a", "b", "c")
+		b := w.expect(request("q", "c"), "a@1 b@1 c@1")
+		n, f, err := w.set.Nack([]byte("q"), b.ID, machine.Dead, -1, []uint64{b.Messages[0].ID, b.Messages[2].ID})
+		if n != 2 || err != nil || f.Wait() != nil {
+			w.t.Fatalf("nack: %d, %v", n, err)
+		}
+		w.restart()
+		w.expectPeek("q.dead", "a@0:ready c@0:ready")
+		if n, _, err := w.set.Redrive([]byte("q.dead"), nil, 1); n != 1 || err != nil {
+			w.t.Fatalf("redrive: %d, %v", n, err)
+		}
+		if n, f, err := w.set.Redrive([]byte("q.dead"), []byte("other"), 0); n != 1 || err != nil || f.Wait() != nil {
+			w.t.Fatalf("redrive: %d, %v", n, err)
+		}
+		w.powerCut()
+		w.expectPeek("q.dead", "")
+		w.expectPeek("other", "c@0:ready")
+		w.expect(request("q", "c"), "a@1")
+	})
+}
+
+func TestPausesSurviveARestart(t *testing.T) {
+	inWorld(t, 26, func(w *world) {
+		w.push("q", "a")
+		if _, err := w.set.Pause([]byte("q"), true, true, true); err != nil {
+			w.t.Fatal(err)
+		}
+		w.restart()
+		if _, _, err := w.set.Push([]byte("q"), split([]string{"b"})); codeOf(err) != "PAUSED" {
+			w.t.Fatalf("push: %v", err)
+		}
+		if _, err := w.pull(request("q", "c")); codeOf(err) != "PAUSED" {
+			w.t.Fatalf("pull: %v", err)
+		}
+		waiting, _ := w.start(blocking("q", "c", 10_000))
+		synctest.Wait()
+		if info, _, _ := w.set.Info([]byte("q")); !strings.Contains(info.BlockedReason, "QRESUME") {
+			w.t.Fatalf("blocked-reason %q", info.BlockedReason)
+		}
+		if _, err := w.set.Pause([]byte("q"), false, false, true); err != nil {
+			w.t.Fatal(err)
+		}
+		if p := <-waiting; show(p.batch) != "a@1" {
+			w.t.Fatalf("after QRESUME CONSUME: %q, %v", show(p.batch), p.err)
+		}
+	})
+}
+
+func TestRemoveGetAndPurge(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		t.Run(fmt.Sprintf("memory=%v", memory), func(t *testing.T) {
+			inWorld(t, 27, func(w *world) {
+				first := w.push("q", "a", "b", "c", "d", "e")
+				w.pushWith("q", "late", PushOptions{HasDelay: true, DelayMillis: 1000})
+				if !memory {
+					w.restart()
+				}
+				r := request("q", "c")
+				r.Count = 1
+				w.expect(r, "a@1")
+				n, f, err := w.set.Remove([]byte("q"), []uint64{first, first + 1, first + 3, first + 3, first + 5, 999, 1})
+				if n != 3 || err != nil || f.Wait() != nil {
+					w.t.Fatalf("removed %d, %v; a leased message stays, and what is no message counts nothing", n, err)
+				}
+				if m, _, err := w.set.Get([]byte("q"), first+2); err != nil || m == nil || string(m.Body) != "c" {
+					w.t.Fatalf("get: %v, %v", m, err)
+				}
+				if m, _, err := w.set.Get([]byte("q"), first+1); err != nil || m != nil {
+					w.t.Fatalf("get of a removed message: %v, %v", m, err)
+				}
+				w.powerCut()
+				w.expectPeek("q", "a@1:leased c@0:ready e@0:ready")
+				if n, _, err := w.set.Purge([]byte("q"), first+3); n != 1 || err != nil {
+					w.t.Fatalf("purged %d, %v", n, err)
+				}
+				w.expectPeek("q", "a@1:leased e@0:ready")
+				if n, f, err := w.set.Purge([]byte("q"), 0); n != 1 || err != nil || f.Wait() != nil {
+					w.t.Fatalf("purged %d, %v", n, err)
+				}
+				w.powerCut()
+				w.expectPeek("q", "a@1:leased")
+			})
+		})
+	}
+}
+
+func TestConfigureHoldsFromTheNextDecisionOn(t *testing.T) {
+	inWorld(t, 28, func(w *world) {
+		w.push("q", "a", "b")
+		if f, err := w.set.Configure([]byte("q"), func(o *machine.Options) error { return o.Set("batch-count", "1") }); err != nil || f.Wait() != nil {
+			w.t.Fatal(err)
+		}
+		w.powerCut()
+		w.expect(request("q", "c"), "a@1")
+		_, err := w.set.Configure([]byte("q"), func(o *machine.Options) error { return o.Set("batch-count", "none") })
+		if codeOf(err) != "ERR" {
+			w.t.Fatalf("a bad value: %v", err)
+		}
+	})
+}

@@ -1,0 +1,335 @@
+package queue
+
+// Moving messages from one queue to another: to the dead-letter queue when their attempts are used up or a consumer refuses
+// them, and back with QREDRIVE. Both queues are locked and their records are one atomic group, so a crash neither loses nor
+// doubles a message. The bodies may have to be read from the log first, which is never done under a lock: so a move
+// decides, lets go, reads, locks both queues, and decides again.
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+
+	"quail/queue/machine"
+	"quail/wal"
+	"quail/wal/record"
+)
+
+const (
+	// moveTriesMax bounds how often a move starts again because the queue changed while it read.
+	moveTriesMax = 100
+	// redriveStep is how many messages are moved in one group.
+	redriveStep = 100
+	// deadSuffix makes the name of a dead-letter queue that no option names.
+	deadSuffix = ".dead"
+)
+
+// Headers that a consumer of a dead-letter queue finds on a message, behind those of its producer.
+const (
+	headerOriginQueue    = "quail-origin-queue"
+	headerOriginID       = "quail-origin-id"
+	headerOriginAttempts = "quail-origin-attempts"
+	headerOriginReason   = "quail-origin-reason"
+)
+
+// headersOf is what a consumer sees of a message's headers.
+func headersOf(m *machine.Message) [][2][]byte {
+	if m.Origin.ID == 0 || m.Origin.Reason == machine.MoveRedrive {
+		return m.Headers
+	}
+	reason := "max-attempts"
+	if m.Origin.Reason == machine.MoveRefused {
+		reason = "refused"
+	}
+	return append(slices.Clip(m.Headers),
+		[2][]byte{[]byte(headerOriginQueue), m.Origin.Queue},
+		[2][]byte{[]byte(headerOriginID), strconv.AppendUint(nil, m.Origin.ID, 10)},
+		[2][]byte{[]byte(headerOriginAttempts), strconv.AppendUint(nil, uint64(m.Origin.Attempts), 10)},
+		[2][]byte{[]byte(headerOriginReason), []byte(reason)})
+}
+
+// deadName is the name of this queue's dead-letter queue. Called with mu held.
+func (q *queue) deadName() string {
+	if name := q.m.Options().Value(machine.DeadLetterQueue, q.set.cfg.Defaults()); name != "" && name != q.name {
+		return name
+	}
+	name := q.name
+	if len(name)+len(deadSuffix) > nameBytesMax {
+		name = name[:nameBytesMax-len(deadSuffix)]
+	}
+	return name + deadSuffix
+}
+
+// lockBoth locks two queues in the order of their incarnations, so that two moves in opposite directions cannot wait for each
+// other.
+func lockBoth(a, b *queue) {
+	if a.log.Incarnation() > b.log.Incarnation() {
+		a, b = b, a
+	}
+	a.mu.Lock()
+	b.mu.Lock()
+}
+
+// decision is made with the queue's lock held, and may be made again.
+type decision func(now machine.Time) (e machine.Effect, changed bool, err error)
+
+// settleMoving carries out a decision that may send messages to the dead-letter queue. It may read the log.
+func (q *queue) settleMoving(decide decision, reason machine.MoveReason) (after *Future, err error) {
+	bodies := map[uint64][]byte{}
+	for range moveTriesMax {
+		now, err := q.enter()
+		if err != nil {
+			after := q.last
+			q.leave()
+			return after, err
+		}
+		e, changed, err := decide(now)
+		if err != nil || !changed {
+			after := q.last
+			q.leave()
+			return after, err
+		}
+		dead := q.m.Dead(e, nil)
+		if len(dead) == 0 {
+			after := q.commit(e)
+			q.leave()
+			return after, nil
+		}
+		missing, name := q.collect(dead, bodies), q.deadName()
+		q.leave()
+		if err := q.read(missing, bodies); err != nil {
+			return nil, err
+		}
+		target, err := q.set.deadQueue(name)
+		if err != nil {
+			return nil, err
+		}
+		if after, done, err := q.moveDead(target, decide, reason, bodies); done || err != nil {
+			return after, err
+		}
+	}
+	return nil, refuse("ERR", "queue %q changed too often while its messages were moved; retry", q.name)
+}
+
+// collect puts the records that are in memory into bodies and returns the ids of the others. Called with mu held.
+func (q *queue) collect(ids []uint64, bodies map[uint64][]byte) (missing []uint64) {
+	for _, id := range ids {
+		if bodies[id] != nil {
+			continue
+		}
+		if raw := q.byID(id); raw != nil {
+			bodies[id] = raw
+		} else {
+			missing = append(missing, id)
+		}
+	}
+	return missing
+}
+
+// read fetches records from the log. Called without a lock.
+func (q *queue) read(ids []uint64, bodies map[uint64][]byte) error {
+	for _, id := range ids {
+		raws, err := q.log.Read(id, 1, nil)
+		if err != nil {
+			return refuse("WALERR", "queue %q: %v; nothing was changed", q.name, err)
+		}
+		if len(raws) > 0 {
+			bodies[id] = raws[0]
+		}
+	}
+	return nil
+}
+
+// deadQueue returns the queue to move to, and makes it if need be, whatever auto-create says.
+func (s *Set) deadQueue(name string) (*queue, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	q, _, err := s.create([]byte(name), machine.Options{})
+	return q, err
+}
+
+// moveDead decides again with both queues locked. done is false if something is missing that must be read first.
+func (q *queue) moveDead(target *queue, decide decision, reason machine.MoveReason, bodies map[uint64][]byte) (after *Future, done bool, err error) {
+	lockBoth(q, target)
+	defer target.leave()
+	defer q.leave()
+	if err := q.refusal(); err != nil {
+		return q.last, true, err
+	}
+	if target.deleted {
+		return nil, false, nil
+	}
+	if err := target.refusal(); err != nil {
+		return q.last, true, err
+	}
+	now := q.now()
+	e, changed, err := decide(now)
+	if err != nil || !changed {
+		return q.last, true, err
+	}
+	dead := q.m.Dead(e, nil)
+	if len(q.collect(dead, bodies)) > 0 {
+		return nil, false, nil
+	}
+	moved := make([]moving, 0, len(dead))
+	for _, id := range dead {
+		_, attempts := q.m.StateOf(id)
+		moved = append(moved, moving{raw: bodies[id], attempts: attempts})
+	}
+	return q.commitMove(target, e, moved, reason), true, nil
+}
+
+// moving is one message on its way.
+type moving struct {
+	raw      []byte
+	attempts uint32
+}
+
+// commitMove applies e to q, pushes the messages to target, and commits both as one group. Both are locked.
+func (q *queue) commitMove(target *queue, e machine.Effect, list []moving, reason machine.MoveReason) *Future {
+	taken := []record.Record{q.apply(e, nil)}
+	pushed := make([]record.Record, 0, len(list))
+	for _, m := range list {
+		view := record.View(m.raw)
+		msg, err := machine.ParseMessage(view.Meta)
+		if err != nil {
+			panic("queue " + q.name + " has a message that was checked and cannot be read: " + err.Error())
+		}
+		moved := machine.Message{PushedMillis: msg.PushedMillis, Headers: msg.Headers, Origin: machine.Origin{
+			Incarnation: q.log.Incarnation(), ID: view.LSN, Attempts: m.attempts, Reason: reason, Queue: []byte(q.name)}}
+		pushed = append(pushed, target.apply(machine.Effect{Kind: machine.KindMessage, Meta: machine.MessageMeta(nil, moved)}, view.Body))
+	}
+	f := q.store.CommitAll(wal.Part{Log: q.log, Records: taken}, wal.Part{Log: target.log, Records: pushed})
+	q.last, target.last = f, f
+	if len(q.line) > 0 {
+		q.await(f)
+	}
+	if len(target.line) > 0 {
+		target.await(f)
+	}
+	return f
+}
+
+// bury expires batches whose messages have used up their attempts, in the background: their bodies may have to be read.
+// Called with mu held.
+func (q *queue) bury() {
+	if q.burying {
+		return
+	}
+	q.burying = true
+	go func() {
+		_, err := q.settleMoving(func(now machine.Time) (machine.Effect, bool, error) {
+			e, changed := q.m.DecideExpire(now, q.retryPolicy())
+			return e, changed, nil
+		}, machine.MoveAttempts)
+		q.mu.Lock()
+		q.burying = false
+		q.buryFailed = err != nil
+		q.mu.Unlock()
+		if err == nil {
+			q.serve()
+		}
+	}()
+}
+
+// Redrive moves up to most messages (0: all) of a dead-letter queue back to where they came from, or to the queue `to`, with no
+// failed attempts, and returns how many. Leased ones stay. Errors: NOQUEUE, WALERR, ERR.
+func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err error) {
+	q, after, err := s.need(name)
+	if err != nil {
+		return 0, after, err
+	}
+	if to != nil {
+		if err := ValidName(to); err != nil {
+			return 0, nil, err
+		}
+		if string(to) == q.name {
+			return 0, nil, refuse("ERR", "queue %q cannot be redriven to itself; name another with TO", q.name)
+		}
+	}
+	next := uint64(0)
+	for most == 0 || n < most {
+		step := redriveStep
+		if most > 0 {
+			step = min(step, most-n)
+		}
+		list, last, err := q.scan(next, step, func(state machine.State, m *machine.Message) bool {
+			return state != machine.Leased && (to != nil || m.Origin.ID != 0)
+		})
+		if err != nil || len(list) == 0 {
+			return n, after, err
+		}
+		moved, f, err := q.redriveStep(list, to)
+		if f != nil {
+			after = f // a later group is durable only if all earlier ones are
+		}
+		n += moved
+		if err != nil {
+			return n, after, err
+		}
+		next = last + 1
+	}
+	return n, after, nil
+}
+
+// redriveStep moves these messages, those of one origin together.
+func (q *queue) redriveStep(list []seen, to []byte) (n int, after *Future, err error) {
+	for len(list) > 0 {
+		name := to
+		if name == nil {
+			name = list[0].message.Origin.Queue
+		}
+		k := 1
+		for k < len(list) && (to != nil || string(list[k].message.Origin.Queue) == string(name)) {
+			k++
+		}
+		target, err := q.set.make(name)
+		if err != nil {
+			return n, after, err
+		}
+		if err := q.store.WaitRoom(); err != nil {
+			return n, after, walError(err)
+		}
+		moved, f, err := q.redriveTo(target, list[:k])
+		if err != nil {
+			return n, after, err
+		}
+		if f != nil {
+			after = f
+		}
+		n += moved
+		list = list[k:]
+	}
+	return n, after, nil
+}
+
+func (q *queue) redriveTo(target *queue, list []seen) (int, *Future, error) {
+	lockBoth(q, target)
+	defer target.leave()
+	defer q.leave()
+	if err := errors.Join(q.refusal(), target.refusal()); err != nil {
+		return 0, q.last, refuse("WALERR", "%v", err)
+	}
+	var removals []machine.Removal
+	var moved []moving
+	for _, s := range list {
+		if state := q.stateOf(s.raw); state == machine.Gone || state == machine.Leased {
+			continue
+		}
+		view := record.View(s.raw)
+		removals = append(removals, machine.Removal{ID: view.LSN, SizeBytes: uint32(len(view.Body)), Delayed: machine.IsDelayed(view.Flags, view.Meta)})
+		moved = append(moved, moving{raw: s.raw})
+	}
+	if len(moved) == 0 {
+		return 0, q.last, nil
+	}
+	n, e, _, err := q.m.DecideMove(removals, machine.MoveRedrive, target.log.Incarnation())
+	if err != nil {
+		return 0, q.last, refuse("ERR", "%v", err)
+	}
+	if n != len(moved) {
+		panic("queue " + q.name + " moves other messages than it chose")
+	}
+	return n, q.commitMove(target, e, moved, machine.MoveRedrive), nil
+}
