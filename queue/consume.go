@@ -19,15 +19,8 @@ func (s *Set) Lock(r LockRequest, done func(token uint64, after *Future, err err
 		done(0, nil, err)
 		return nothing
 	}
-	q, err := s.make(r.Queue)
+	q, now, after, err := s.enterMade(r.Queue)
 	if err != nil {
-		done(0, nil, err)
-		return nothing
-	}
-	now, err := q.enter()
-	if err != nil {
-		after := q.last
-		q.mu.Unlock()
 		done(0, after, err)
 		return nothing
 	}
@@ -51,6 +44,23 @@ func (s *Set) Lock(r LockRequest, done func(token uint64, after *Future, err err
 		return nothing
 	}
 	return q.enqueue(now, w, r.Block, r.BlockMillis)
+}
+
+// enterMade is enter for a queue that is made if it is missing, also if it is deleted just now. Without an error it is locked.
+func (s *Set) enterMade(name []byte) (q *queue, now machine.Time, after *Future, err error) {
+	for {
+		if q, err = s.make(name); err != nil {
+			return nil, now, nil, err
+		}
+		if now, err = q.enter(); err == nil {
+			return q, now, nil, nil
+		}
+		after, gone := q.last, q.deleted && !q.stale
+		q.mu.Unlock()
+		if !gone {
+			return nil, now, after, err
+		}
+	}
 }
 
 func (s *Set) mayWait(block bool) bool { return block && !s.stopping.Load() }
@@ -120,15 +130,8 @@ func (s *Set) Consume(r ConsumeRequest, done func(b *Batch, after *Future, err e
 		done(nil, nil, err)
 		return nothing
 	}
-	q, err := s.make(r.Queue)
+	q, now, after, err := s.enterMade(r.Queue)
 	if err != nil {
-		done(nil, nil, err)
-		return nothing
-	}
-	now, err := q.enter()
-	if err != nil {
-		after := q.last
-		q.mu.Unlock()
 		done(nil, after, err)
 		return nothing
 	}

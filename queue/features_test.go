@@ -258,3 +258,70 @@ func TestConfigureHoldsFromTheNextDecisionOn(t *testing.T) {
 		}
 	})
 }
+
+// Without this a queue that nobody consumes fills its limit and its disk with messages that nobody may get any more.
+func TestExpiredMessagesGoWithoutAPull(t *testing.T) {
+	inWorld(t, 31, func(w *world) {
+		w.create("q", "max-messages", "3")
+		w.pushWith("q", "a", PushOptions{HasTTL: true, TTLMillis: 1000})
+		w.push("q", "stays")
+		w.pushWith("q", "b", PushOptions{HasTTL: true, TTLMillis: 60_000, HasDelay: true, DelayMillis: 50_000})
+		time.Sleep(2500 * time.Millisecond)
+		w.expectPeek("q", "stays@0:ready b@0:delayed")
+		w.push("q", "room again")
+		w.restart()
+		time.Sleep(60 * time.Second)
+		w.expectPeek("q", "stays@0:ready room again@0:ready")
+		if info, _, _ := w.set.Info([]byte("q")); info.Counts.Expired != 2 {
+			w.t.Fatalf("counts %+v", info.Counts)
+		}
+	})
+}
+
+// Without this the log of a queue with a TTL and no consumer is never cut: something is always ready behind what expired.
+func TestExpiredFrontMovesTheCursor(t *testing.T) {
+	inWorld(t, 32, func(w *world) {
+		w.create("q", "ttl", "5000")
+		for range 30 {
+			w.push("q", "x", "y")
+			time.Sleep(time.Second)
+		}
+		info, _, _ := w.set.Info([]byte("q"))
+		if info.Counts.Total() > 14 || info.Cursor < info.NextID-20 {
+			w.t.Fatalf("%d messages, cursor %d of %d", info.Counts.Total(), info.Cursor, info.NextID)
+		}
+		w.powerCut()
+		time.Sleep(10 * time.Second)
+		w.expectPeek("q", "")
+	})
+}
+
+// Without this whoever watches the dead-letter queue hears of a poison message only when somebody touches the queue it came from.
+func TestDeadLettersComeWithoutACommand(t *testing.T) {
+	inWorld(t, 33, func(w *world) {
+		w.create("q", "max-attempts", "1", "lease", "1000")
+		w.push("q", "bad")
+		w.expect(request("q", "c"), "bad@1")
+		w.restart()
+		w.expect(blocking("q.dead", "watch", 5000), "bad@1")
+	})
+}
+
+// Without this a queue stands still for ever, or burns a core, while its dead-letter queue cannot be made.
+func TestDeadLetterQueueThatCannotBeMade(t *testing.T) {
+	inWorld(t, 34, func(w *world) {
+		w.create("q", "max-attempts", "1", "lease", "1000")
+		w.push("q", "bad")
+		w.queuesMax = 1
+		w.expect(request("q", "c"), "bad@1")
+		began := time.Now()
+		w.expect(blocking("q", "c", 10_000), "null")
+		info, _, _ := w.set.Info([]byte("q"))
+		if !strings.Contains(info.BlockedReason, "q.dead") || !strings.Contains(info.BlockedReason, "max-queues") {
+			w.t.Fatalf("after %v the reason is %q", time.Since(began), info.BlockedReason)
+		}
+		w.queuesMax = 1000
+		w.expect(blocking("q.dead", "watch", 5000), "bad@1")
+		w.expectPeek("q", "")
+	})
+}

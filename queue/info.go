@@ -76,6 +76,9 @@ func (q *queue) blockedReason(now machine.Time, i *Info) string {
 	if _, paused := q.m.Paused(); paused {
 		return "consuming is paused; resume it with QRESUME " + q.name
 	}
+	if q.buryFailed != nil {
+		return fmt.Sprintf("messages have used up their attempts and cannot be moved to the dead-letter queue %s: %v; it is tried again each second", q.deadName(), q.buryFailed)
+	}
 	if c.Total() == 0 {
 		return "the queue is empty; push a message"
 	}

@@ -248,7 +248,11 @@ func (q *queue) arm(now machine.Time) {
 	if at, ok := q.m.NextDeadline(); ok {
 		lock, held := q.m.Lock()
 		// A lock whose holder waits does not lapse, but its batches expire all the same, also when they outlive the lock.
-		if !held || q.m.Counts().OpenBatches > 0 || !q.holderWaits(lock.Consumer) {
+		switch {
+		case q.burying && at <= now.ClockMillis: // the move serves the line when it is made
+		case at <= now.ClockMillis && q.buryAgain > now.ClockMillis:
+			sooner(q.buryAgain)
+		case !held || q.m.Counts().OpenBatches > 0 || !q.holderWaits(lock.Consumer):
 			sooner(at)
 		}
 	}

@@ -39,8 +39,10 @@ func (q *queue) stateAndAttempt(raw []byte) (machine.State, uint32) {
 	return q.m.StateOf(view.LSN)
 }
 
-// scan finds up to most durable messages from id `from` on that choose wants, and returns the last record it looked at.
-func (q *queue) scan(from uint64, most int, choose func(machine.State, *machine.Message) bool) (list []seen, last uint64, err error) {
+// scan finds up to most durable messages from id `from` on that choose wants, and returns the last record it looked at. other,
+// if not nil, is told of the living ones that it does not want. Both are called with mu held.
+func (q *queue) scan(from uint64, most int, choose func(machine.State, *machine.Message) bool,
+	other func(id uint64, state machine.State, m *machine.Message)) (list []seen, last uint64, err error) {
 	q.mu.Lock()
 	from = max(from, q.m.FirstNeeded())
 	durable := q.log.Durable()
@@ -75,6 +77,8 @@ func (q *queue) scan(from uint64, most int, choose func(machine.State, *machine.
 			}
 			if choose(s.state, &s.message) {
 				list = append(list, s)
+			} else if other != nil {
+				other(from-1, s.state, &s.message)
 			}
 		}
 		q.mu.Unlock()
@@ -109,7 +113,7 @@ func (s *Set) Peek(name []byte, state machine.State, from uint64, most int) ([]F
 	q.leave()
 	list, _, err := q.scan(from, most, func(have machine.State, _ *machine.Message) bool {
 		return state == machine.Gone || have == state
-	})
+	}, nil)
 	found := make([]Found, 0, len(list))
 	for i := range list {
 		found = append(found, list[i].found())
@@ -175,7 +179,7 @@ func (q *queue) scanOne(id uint64) (*seen, uint64, error) {
 	if !known {
 		return nil, 0, nil
 	}
-	list, last, err := q.scan(id, 1, func(machine.State, *machine.Message) bool { return true })
+	list, last, err := q.scan(id, 1, func(machine.State, *machine.Message) bool { return true }, nil)
 	if err != nil || len(list) == 0 || record.View(list[0].raw).LSN != id {
 		return nil, last, err
 	}

@@ -20,6 +20,8 @@ const (
 	moveTriesMax = 100
 	// redriveStep is how many messages are moved in one group.
 	redriveStep = 100
+	// buryRetryMillis is how long a move that failed, since the dead-letter queue cannot be used, waits for the next try.
+	buryRetryMillis = 1000
 	// deadSuffix makes the name of a dead-letter queue that no option names.
 	deadSuffix = ".dead"
 )
@@ -212,9 +214,9 @@ func (q *queue) commitMove(target *queue, e machine.Effect, list []moving, reaso
 }
 
 // bury expires batches whose messages have used up their attempts, in the background: their bodies may have to be read.
-// Called with mu held.
-func (q *queue) bury() {
-	if q.burying {
+// After a failure it waits buryRetryMillis. Called with mu held.
+func (q *queue) bury(now machine.Time) {
+	if q.burying || now.ClockMillis < q.buryAgain {
 		return
 	}
 	q.burying = true
@@ -224,12 +226,12 @@ func (q *queue) bury() {
 			return e, changed, nil
 		}, machine.MoveAttempts)
 		q.mu.Lock()
-		q.burying = false
-		q.buryFailed = err != nil
-		q.mu.Unlock()
-		if err == nil {
-			q.serve()
+		q.burying, q.buryFailed, q.buryAgain = false, err, 0
+		if err != nil {
+			q.buryAgain = q.now().ClockMillis + buryRetryMillis
 		}
+		q.mu.Unlock()
+		q.serve()
 	}()
 }
 
@@ -256,7 +258,7 @@ func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err erro
 		}
 		list, last, err := q.scan(next, step, func(state machine.State, m *machine.Message) bool {
 			return state != machine.Leased && (to != nil || m.Origin.ID != 0)
-		})
+		}, nil)
 		if err != nil || len(list) == 0 {
 			return n, after, err
 		}

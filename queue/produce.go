@@ -41,14 +41,10 @@ func (s *Set) PushWith(name []byte, bodies [][]byte, o PushOptions) (firstID uin
 	if err := o.check(len(bodies)); err != nil {
 		return 0, nil, err
 	}
-	q, err := s.make(name)
+	q, err := s.makeLocked(name)
 	if err != nil {
 		return 0, nil, err
 	}
-	if err := q.store.WaitRoom(); err != nil {
-		return 0, nil, walError(err)
-	}
-	q.mu.Lock()
 	defer q.mu.Unlock() // the line is served when the push is durable
 	if err := q.refusal(); err != nil {
 		return 0, nil, err
@@ -63,7 +59,11 @@ func (s *Set) PushWith(name []byte, bodies [][]byte, o PushOptions) (firstID uin
 	if err := q.admits(now, bodies, &o); err != nil {
 		return 0, q.last, err
 	}
-	q.meta = machine.MessageMeta(q.meta[:0], q.message(now, &o))
+	m := q.message(now, &o)
+	if m.TTLMillis > 0 {
+		q.expires(m.PushedMillis + m.TTLMillis)
+	}
+	q.meta = machine.MessageMeta(q.meta[:0], m)
 	e := machine.Effect{Kind: machine.KindMessage, Meta: q.meta}
 	recs := q.recs[:0]
 	for _, body := range bodies {

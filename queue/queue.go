@@ -31,8 +31,11 @@ type queue struct {
 	reach    reach // messages that were read ahead from the log
 	fetching bool
 	burying  bool // a move to the dead-letter queue is under way
-	// buryFailed: the last one could not be made; the next event tries again, and until then nothing lapses.
-	buryFailed bool
+	// buryFailed is why the last one could not be made, nil if it was; nothing lapses until one is. buryAgain is when it is
+	// tried again, server clock.
+	buryFailed error
+	buryAgain  int64
+	sweepAt    int64 // when a message's TTL ends next, unix milliseconds; 0 if none does
 	timer      *time.Timer
 	timerAt    int64 // server clock, milliseconds; 0 when not armed
 	awaited    *Future
@@ -124,7 +127,7 @@ func (q *queue) retryPolicy() machine.RetryPolicy {
 func (q *queue) tick(now machine.Time) {
 	if e, changed := q.m.DecideExpire(now, q.retryPolicy()); changed {
 		if len(q.m.Dead(e, nil)) > 0 {
-			q.bury() // their batches stay open until the move is made; the machine refuses late acks by itself
+			q.bury(now) // their batches stay open until the move is made; the machine refuses late acks by itself
 			return
 		}
 		q.commit(e)

@@ -22,10 +22,12 @@ type world struct {
 	fs   *vfs.Lossy
 	set  *Set
 	opts *machine.Options
+	// queuesMax bounds the queues of the set.
+	queuesMax int
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions()}
+	w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions(), queuesMax: 1000}
 	w.open()
 	return w
 }
@@ -35,7 +37,7 @@ func (w *world) config(fs vfs.FS) Config {
 		Store: wal.Config{FS: fs, Dir: "/data", JournalFileBytes: 64 << 10, JournalBytes: 1 << 20, CheckpointBytes: 256 << 10,
 			WriteBehindBytes: 1 << 20, SegmentBytes: 16 << 10, OpenLogs: 8, OpenLog: seglog.OpenSim},
 		Defaults:     func() *machine.Options { return w.opts },
-		QueuesMax:    func() int { return 1000 },
+		QueuesMax:    func() int { return w.queuesMax },
 		AutoCreate:   func() bool { return true },
 		PushBytesMax: func() int64 { return 1 << 20 },
 	}
@@ -428,7 +430,7 @@ func TestJournalFailureDiscardsWhatWasNotDurable(t *testing.T) {
 }
 
 func testJournalFailure(t *testing.T, how vfs.Failure) {
-	w := &world{t: t, fs: vfs.NewLossy(11), opts: machine.DefaultOptions()}
+	w := &world{t: t, fs: vfs.NewLossy(11), opts: machine.DefaultOptions(), queuesMax: 1000}
 	failing := vfs.NewFailing(w.fs)
 	reopened := make(chan Report, 1)
 	cfg := w.config(failing)
@@ -535,7 +537,7 @@ func TestWaitingHolderGetsItsExpiredBatchBack(t *testing.T) {
 
 // Without this listing queues while a failed store is reopened kills the process, or says that no queue is there.
 func TestQueuesAreThereWhileTheStoreIsReopened(t *testing.T) {
-	w := &world{t: t, fs: vfs.NewLossy(15), opts: machine.DefaultOptions()}
+	w := &world{t: t, fs: vfs.NewLossy(15), opts: machine.DefaultOptions(), queuesMax: 1000}
 	failing := vfs.NewFailing(w.fs)
 	reopened := make(chan Report, 1)
 	cfg := w.config(failing)
@@ -564,4 +566,28 @@ func TestQueuesAreThereWhileTheStoreIsReopened(t *testing.T) {
 		t.Fatalf("answers about names still rest on the failed commit: %v", err)
 	}
 	set.Close()
+}
+
+// Without this a producer is told that there is no queue, though pushing makes one, since somebody deletes it at that moment.
+func TestPushesWhileTheQueueIsDeleted(t *testing.T) {
+	w := newWorld(t, 16)
+	defer func() { w.set.Close() }()
+	name := []byte("q")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range 500 {
+			w.set.Delete(name)
+		}
+	}()
+	for pushed := 0; ; pushed++ {
+		select {
+		case <-ended:
+			return
+		default:
+		}
+		if _, _, err := w.set.Push(name, [][]byte{[]byte("x")}); err != nil {
+			t.Fatalf("push %d: %v", pushed, err)
+		}
+	}
 }

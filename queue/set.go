@@ -74,9 +74,9 @@ type Set struct {
 	// names is the newest commit that made or deleted a queue: what an answer about which queues there are rests on.
 	names atomic.Pointer[Future]
 
-	stopping atomic.Bool // pulls do not wait any more
-	reopen   sync.WaitGroup
-	closed   chan struct{}
+	stopping   atomic.Bool // pulls do not wait any more
+	background sync.WaitGroup
+	closed     chan struct{}
 }
 
 // Open opens the data directory and recovers all queues.
@@ -87,6 +87,7 @@ func Open(cfg Config) (*Set, Report, error) {
 	if err != nil {
 		return nil, report, err
 	}
+	s.background.Go(s.keepSweeping)
 	return s, report, nil
 }
 
@@ -121,6 +122,9 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	for _, q := range r.byLife {
 		q.store = store
 		out.Messages += q.m.Len()
+		if q.m.ExpiryWall() > 0 && q.m.Len() > 0 {
+			q.expires(1)
+		}
 	}
 	s.mu.Unlock()
 	out.Duration = time.Since(began)
@@ -255,6 +259,25 @@ func (s *Set) make(name []byte) (*queue, error) {
 	}
 	q, _, err := s.create(name, machine.Options{})
 	return q, err
+}
+
+// makeLocked is make for a push: it waits until the log has room, and returns the queue locked. A queue that is deleted in
+// between is made again, as if the push had come after the deletion.
+func (s *Set) makeLocked(name []byte) (*queue, error) {
+	for {
+		q, err := s.make(name)
+		if err != nil {
+			return nil, err
+		}
+		if err := q.store.WaitRoom(); err != nil {
+			return nil, walError(err)
+		}
+		q.mu.Lock()
+		if !q.deleted || q.stale {
+			return q, nil
+		}
+		q.mu.Unlock()
+	}
 }
 
 // create makes the queue if there is none of that name and reports whether it did.
@@ -425,7 +448,7 @@ func (s *Set) Close() error {
 	s.closing = true
 	close(s.closed)
 	s.mu.Unlock()
-	s.reopen.Wait()
+	s.background.Wait()
 	if s.broken.Load() != nil {
 		return nil // the store was abandoned; what is durable is in the journal
 	}
@@ -454,12 +477,12 @@ func (s *Set) journalFailed(err error) {
 	if s.closing {
 		return
 	}
-	s.reopen.Add(1)
+	s.background.Add(1)
 	go s.reopenStore()
 }
 
 func (s *Set) reopenStore() {
-	defer s.reopen.Done()
+	defer s.background.Done()
 	s.mu.Lock()
 	old, queues := s.store, maps.Clone(s.byLife)
 	s.mu.Unlock()

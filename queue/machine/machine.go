@@ -91,6 +91,7 @@ type Machine struct {
 	lastBatch uint64 // batch ids rise
 	lastToken uint64 // tokens rise
 	wall      int64  // the latest wall time in any record
+	expiry    int64  // when the last TTL of any message that was ever pushed ends, unix milliseconds; 0 if none had one
 
 	resolved resolvedRing
 	ended    endedRing
@@ -248,6 +249,10 @@ func (m *Machine) LastLSN() uint64 { return m.lastLSN }
 
 // LastWallMillis is the latest wall time in any record. A new record's should not be below it.
 func (m *Machine) LastWallMillis() int64 { return m.wall }
+
+// ExpiryWall is when the last TTL of all messages that were ever pushed ends, in unix milliseconds; 0 if none had one. So once a
+// look at every message after that moment has taken out what expired, nothing is left to expire.
+func (m *Machine) ExpiryWall() int64 { return m.expiry }
 
 // Cursor is the id up to which the walk has come: new messages are above it.
 func (m *Machine) Cursor() uint64 { return m.cursor }

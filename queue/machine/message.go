@@ -245,6 +245,9 @@ func (m *Machine) applyMessage(lsn uint64, meta []byte, bodyBytes int) error {
 	}
 	m.totals.Pushed++
 	m.wall = max(m.wall, msg.PushedMillis)
+	if fields&fieldTTL != 0 {
+		m.expiry = max(m.expiry, msg.PushedMillis+msg.TTLMillis)
+	}
 	if fields&fieldDue != 0 {
 		m.wait(waiting{id: lsn, dueMillis: msg.DueMillis, sizeBytes: uint32(bodyBytes)})
 		return nil

@@ -5,6 +5,7 @@ package machine
 //
 //	removal   reason, then the messages
 //	move      reason, incarnation of the queue that has them now, then the messages
+//	          both begin the messages with: how far the cursor moves on, since nothing up to there is ready any more
 //	messages  number of waiting ones and their rising ids as distances; number of ready ones, and for each its distance
 //	          from the one before, at first from the cursor, and the size of its body
 //	purge     everything below this id; how many ready messages that are, and their bytes; how many waiting ones
@@ -12,6 +13,7 @@ package machine
 // The log keeps the records of ready messages that were taken out until the cursor has passed them, so their ids are kept as spans.
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 )
@@ -51,28 +53,38 @@ var (
 // DecideRemove takes out those of these messages, with rising ids, that are ready or wait; n is how many. The caller has read
 // their records: each is a message. changed is false if there is none. Errors: ErrTooManyRemoved.
 func (m *Machine) DecideRemove(list []Removal, reason RemoveReason) (n int, e Effect, changed bool, err error) {
-	dst, n := m.appendTaken(put(nil, uint64(reason)), list)
-	if n > 0 && len(m.removed)+n > RemovedSpansMax {
-		return 0, Effect{}, false, ErrTooManyRemoved
-	}
-	return n, Effect{Kind: KindRemove, Meta: dst}, n > 0, nil
+	return m.decideTake(KindRemove, put(nil, uint64(reason)), list, m.cursor)
+}
+
+// DecideExpired is DecideRemove for messages whose TTL is over. cursor, if it is above the machine's, says that the caller
+// has seen every record up to there and that no message among them is ready but those of the list: the walk need not pass
+// them again, and the log need not keep them.
+func (m *Machine) DecideExpired(list []Removal, cursor uint64) (n int, e Effect, changed bool, err error) {
+	return m.decideTake(KindRemove, put(nil, uint64(ByTTL)), list, min(max(cursor, m.cursor), m.lastLSN))
 }
 
 // DecideMove is DecideRemove for messages that go to the queue with this incarnation, in the same group.
 func (m *Machine) DecideMove(list []Removal, reason MoveReason, incarnation uint64) (n int, e Effect, changed bool, err error) {
-	dst, n := m.appendTaken(put(put(nil, uint64(reason)), incarnation), list)
-	if n > 0 && len(m.removed)+n > RemovedSpansMax {
-		return 0, Effect{}, false, ErrTooManyRemoved
-	}
-	return n, Effect{Kind: KindMove, Meta: dst}, n > 0, nil
+	return m.decideTake(KindMove, put(put(nil, uint64(reason)), incarnation), list, m.cursor)
 }
 
-// appendTaken writes those messages of the list that are in the queue and not leased.
-func (m *Machine) appendTaken(dst []byte, list []Removal) ([]byte, int) {
+func (m *Machine) decideTake(kind Kind, dst []byte, list []Removal, cursor uint64) (n int, e Effect, changed bool, err error) {
+	dst, n, spans := m.appendTaken(put(dst, cursor-m.cursor), list, cursor)
+	if spans > 0 && len(m.removed)+spans > RemovedSpansMax {
+		return 0, Effect{}, false, ErrTooManyRemoved
+	}
+	return n, Effect{Kind: kind, Meta: dst}, n > 0, nil
+}
+
+// appendTaken writes those messages of the list that are in the queue and not leased. It returns their number, and how many
+// spans of removed ids they can make at most.
+func (m *Machine) appendTaken(dst []byte, list []Removal, cursor uint64) (_ []byte, n, spans int) {
 	var waits, ready []Removal
+	waiting := m.waitingOf(list)
 	for _, l := range list {
+		_, waitsNow := slices.BinarySearch(waiting, l.ID)
 		switch {
-		case m.waits(l.ID):
+		case waitsNow:
 			waits = append(waits, l)
 		case !l.Delayed && l.ID > m.cursor && l.ID <= m.lastLSN && !m.Removed(l.ID):
 			ready = append(ready, l)
@@ -89,15 +101,24 @@ func (m *Machine) appendTaken(dst []byte, list []Removal) ([]byte, int) {
 	for _, l := range ready {
 		dst = put(put(dst, l.ID-before), uint64(l.SizeBytes))
 		before = l.ID
+		if l.ID > cursor {
+			spans++
+		}
 	}
-	return dst, len(waits) + len(ready)
+	return dst, len(waits) + len(ready), spans
 }
 
-// waits reports whether the message is delayed or retrying. It looks at every waiting message.
-func (m *Machine) waits(id uint64) bool {
-	found := false
-	m.eachWaiting(func(w *waiting) { found = found || w.id == id })
-	return found
+// waitingOf returns the ids of those messages of the list that are delayed or retrying, rising. It looks at every waiting
+// message once.
+func (m *Machine) waitingOf(list []Removal) []uint64 {
+	var ids []uint64
+	m.eachWaiting(func(w *waiting) {
+		if _, found := slices.BinarySearchFunc(list, w.id, func(l Removal, id uint64) int { return cmp.Compare(l.ID, id) }); found {
+			ids = append(ids, w.id)
+		}
+	})
+	slices.Sort(ids)
+	return ids
 }
 
 func (m *Machine) applyRemove(r *reader) error {
@@ -131,6 +152,7 @@ func (m *Machine) applyMove(r *reader) error {
 
 // takeOut reads a list of messages and takes them out; it returns how many they are.
 func (m *Machine) takeOut(r *reader) (int64, error) {
+	cursor := m.cursor + r.value() // at most 2^54
 	m.ids = m.ids[:0]
 	for n := r.count(); n > 0 && r.err == nil; n-- {
 		m.ids = append(m.ids, r.above(last(m.ids)))
@@ -141,6 +163,10 @@ func (m *Machine) takeOut(r *reader) (int64, error) {
 		return 0, err
 	}
 	switch {
+	case cursor > m.lastLSN:
+		return 0, errCursor
+	case m.ready-int64(count) > int64(m.lastLSN-cursor):
+		return 0, errReady
 	case len(m.ids)+count == 0:
 		return 0, errTakesNothing
 	case int64(count) > m.ready || bytes > m.readyBytes || m.ready == int64(count) && m.readyBytes != bytes:
@@ -155,8 +181,12 @@ func (m *Machine) takeOut(r *reader) (int64, error) {
 	for n := readyOnes.count(); n > 0; n-- {
 		at = readyOnes.above(at)
 		readyOnes.value()
-		m.removed = addSpan(m.removed, at)
+		if at > cursor {
+			m.removed = addSpan(m.removed, at)
+		}
 	}
+	m.cursor = cursor
+	m.removed = dropUpTo(m.removed, cursor)
 	m.ready -= int64(count)
 	m.readyBytes -= bytes
 	return int64(len(m.ids) + count), nil

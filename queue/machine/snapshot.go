@@ -5,7 +5,7 @@ package machine
 //
 //	version       1 byte
 //	queue         created, name, options, bits: push paused, consume paused, deleted
-//	place         last LSN, its distance from the cursor, last batch, last token, latest wall time
+//	place         last LSN, its distance from the cursor, last batch, last token, latest wall time, end of the last TTL
 //	ready         messages, bytes; number of removed spans, and for each its distance and its length
 //	lock          token, and if it is not 0: TTL, deadline, consumer
 //	batches       number; for each: id as distance, deadline, number of messages; for each of those: id as distance, size,
@@ -45,7 +45,7 @@ func (m *Machine) Snapshot(dst []byte) []byte {
 	dst = m.options.encode(putText(putMillis(dst, m.createdMillis), m.name))
 	dst = put(dst, bit(m.pausedPush)|bit(m.pausedConsume)<<1|bit(m.deleted)<<2)
 	dst = put(put(dst, m.lastLSN), m.lastLSN-m.cursor)
-	dst = putMillis(put(put(dst, m.lastBatch), m.lastToken), m.wall)
+	dst = putMillis(putMillis(put(put(dst, m.lastBatch), m.lastToken), m.wall), m.expiry)
 	dst = m.snapshotReady(dst)
 	dst = m.snapshotLock(dst)
 	dst = m.snapshotBatches(dst)
@@ -151,7 +151,7 @@ func (m *Machine) restore(r *reader) {
 	m.pausedPush, m.pausedConsume, m.deleted = bits&1 != 0, bits&2 != 0, bits&4 != 0
 	m.lastLSN = r.value()
 	m.cursor = m.lastLSN - r.upTo(m.lastLSN)
-	m.lastBatch, m.lastToken, m.wall = r.value(), r.value(), r.millis()
+	m.lastBatch, m.lastToken, m.wall, m.expiry = r.value(), r.value(), r.millis(), r.millis()
 	if r.err == nil && m.lastLSN > 0 && (m.name == "" || !utf8.ValidString(m.name)) {
 		r.fail(errSnapshotName)
 	}
