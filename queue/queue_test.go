@@ -576,7 +576,7 @@ func TestPushesWhileTheQueueIsDeleted(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for range 500 {
+		for range 5000 {
 			w.set.Delete(name)
 		}
 	}()
