@@ -5,6 +5,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -576,8 +577,12 @@ func TestPushesWhileTheQueueIsDeleted(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for range 5000 {
-			w.set.Delete(name)
+		for deleted := 0; deleted < 2000; {
+			if existed, _, _ := w.set.Delete(name); existed {
+				deleted++
+			} else {
+				runtime.Gosched()
+			}
 		}
 	}()
 	for pushed := 0; ; pushed++ {
