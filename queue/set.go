@@ -191,15 +191,24 @@ func (s *Set) Snapshot(incarnation uint64) (wal.Snapshot, bool) {
 	if q == nil {
 		return wal.Snapshot{}, false
 	}
+	snap, state, ok := q.freeze()
+	if state != nil {
+		snap.State = state.Encode(nil)
+	}
+	return snap, ok
+}
+
+// freeze takes what a checkpoint needs, but for the encoding, which can take long.
+func (q *queue) freeze() (snap wal.Snapshot, state *machine.Frozen, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.stale { // its store has failed: nothing of it may be saved, and it is not deleted
-		return wal.Snapshot{After: failedFuture}, true
+		return wal.Snapshot{After: failedFuture}, nil, true
 	}
 	if q.deleted {
-		return wal.Snapshot{After: q.last}, false
+		return wal.Snapshot{After: q.last}, nil, false
 	}
-	return wal.Snapshot{LSN: q.m.LastLSN(), First: q.m.FirstNeeded(), State: q.m.Snapshot(nil), After: q.last}, true
+	return wal.Snapshot{LSN: q.m.LastLSN(), First: q.m.FirstNeeded(), After: q.last}, q.m.Freeze(), true
 }
 
 // failedFuture stops a checkpoint of a store that is about to be abandoned.

@@ -5,7 +5,10 @@ package machine
 // A map finds an id; a queue in push order lets go of those whose time is over, whenever another one comes. Until when an id is remembered
 // stands in its message's record, so a change of the option holds from the next push on and replay gives the same window.
 
-import "errors"
+import (
+	"errors"
+	"slices"
+)
 
 var errDuplicate = errors.New("its deduplication id is that of a message pushed before")
 
@@ -21,8 +24,8 @@ type remembered struct {
 }
 
 type dedupKey struct {
-	id      string
-	message uint64
+	id string
+	remembered
 }
 
 // remember adds the id of the message with this LSN. Nothing changes if it returns an error.
@@ -31,13 +34,16 @@ func (d *dedupWindow) remember(lsn uint64, msg *Message) error {
 		return errDuplicate
 	}
 	d.forget(msg.PushedMillis)
+	d.add(string(msg.Dedup), remembered{message: lsn, until: msg.DedupUntilMillis})
+	return nil
+}
+
+func (d *dedupWindow) add(id string, r remembered) {
 	if d.byID == nil {
 		d.byID = map[string]remembered{}
 	}
-	id := string(msg.Dedup)
-	d.byID[id] = remembered{message: lsn, until: msg.DedupUntilMillis}
-	d.order = append(d.order, dedupKey{id: id, message: lsn})
-	return nil
+	d.byID[id] = r
+	d.order = append(d.order, dedupKey{id, r})
 }
 
 // forget drops the oldest ids as far as their time is over.
@@ -62,13 +68,13 @@ func (d *dedupWindow) forget(wallMillis int64) {
 	}
 }
 
-// all visits the remembered ids in push order.
-func (d *dedupWindow) all(visit func(id string, r remembered)) {
-	for _, k := range d.order[d.first:] {
-		if known := d.byID[k.id]; known.message == k.message {
-			visit(k.id, known)
-		}
+// live returns a copy of the remembered ids in push order, made without looking each of them up if none was left behind.
+func (d *dedupWindow) live() []dedupKey {
+	list := slices.Clone(d.order[d.first:])
+	if len(list) == len(d.byID) {
+		return list
 	}
+	return slices.DeleteFunc(list, func(k dedupKey) bool { return d.byID[k.id].message != k.message })
 }
 
 // Duplicate returns the message that was pushed with this deduplication id, if that is still remembered.

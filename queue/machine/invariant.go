@@ -173,7 +173,11 @@ func (m *Machine) checkMemory() error {
 		return fmt.Errorf("%d and %d batches are remembered, at most %d may be", len(m.resolved.values), len(m.ended.values), BatchesRemembered)
 	}
 	count := 0
-	m.dedup.all(func(string, remembered) { count++ })
+	for _, k := range m.dedup.live() {
+		if m.dedup.byID[k.id] == k.remembered {
+			count++
+		}
+	}
 	if count != len(m.dedup.byID) {
 		return fmt.Errorf("%d deduplication ids are in order, %d are known", count, len(m.dedup.byID))
 	}
