@@ -429,6 +429,34 @@ func (s *Set) Checkpoint() error {
 	return store.Checkpoint()
 }
 
+// Held is a round of commands whose commits gather; see Set.Hold.
+type Held struct{ store *wal.Store }
+
+// Hold lets the commits of a round of commands gather until Release. It waits for nothing.
+func (s *Set) Hold() Held {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.store.Hold()
+	return Held{s.store}
+}
+
+// Release commits what has gathered, on the caller's goroutine: it waits for the disk.
+func (h Held) Release() { h.store.Release() }
+
+// HasRoom reports whether a push would go on at once, instead of waiting until the background writer has caught up.
+func (s *Set) HasRoom() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.store.HasRoom()
+}
+
+// Idle says that no command has come for a moment.
+func (s *Set) Idle() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.store.MarkEnd()
+}
+
 // WakeAll answers null to all waiting pulls and lets no later one wait: the first step of a graceful stop.
 func (s *Set) WakeAll() {
 	s.stopping.Store(true)

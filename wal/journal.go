@@ -78,6 +78,8 @@ type journal struct {
 
 	mu       sync.Mutex // guards the fields below; never held during IO
 	cur      *filling
+	holds    int    // that are not released: commits wake nobody meanwhile
+	overrun  bool   // ... but somebody waits for the disk in between, so they do
 	chunk    []byte // where small records are encoded; runs and queue logs share its memory
 	runStart int    // where cur's last run begins in chunk, if runInChunk
 	inChunk  bool
@@ -97,12 +99,15 @@ type journal struct {
 	preps   chan struct{} // asks for a spare to be prepared
 	running sync.WaitGroup
 
-	// The rest belongs to the writing goroutine.
-	file     vfs.File
-	pos      int64
-	size     int64
-	sequence uint64
-	scratch  []byte
+	writer   sync.Mutex // held by whoever writes a group, also during IO; guards the rest
+	unmarked bool       // the last group has no end mark behind it
+	// lastGroup is when it was written.
+	lastGroup time.Time
+	file      vfs.File
+	pos       int64
+	size      int64
+	sequence  uint64
+	scratch   []byte
 }
 
 // newJournal starts the writing goroutine. end says where recovery found the end; the first group goes into a new file.
@@ -156,12 +161,12 @@ func (j *journal) commit(recs []record.Record, raws [][]byte) ([][]byte, *Future
 	for _, raw := range raws[len(raws)-len(recs):] {
 		g.sum = g.sum.add(raw)
 	}
-	wasEmpty := g.records == 0
+	wake := g.records == 0 && (j.holds == 0 || j.overrun)
 	g.bytes += size
 	g.records += uint32(len(recs))
 	f := g.future
 	j.mu.Unlock()
-	if wasEmpty {
+	if wake {
 		j.wake()
 	}
 	return raws, f
@@ -231,44 +236,128 @@ func (j *journal) take() (g *filling, number uint64, closed bool) {
 	return g, number, false
 }
 
+// hold lets the commits of a round gather: they wake nobody until release.
+func (j *journal) hold() {
+	j.mu.Lock()
+	j.holds++
+	j.mu.Unlock()
+}
+
+// release ends a hold and commits what has gathered on the caller's goroutine: handing it to another one would cost two
+// switches between threads, more than all else that a small commit takes. If a group is being written just now, the writing
+// goroutine takes this one too. The waiters of the group are told on the goroutine that commits.
+func (j *journal) release() {
+	j.mu.Lock()
+	j.holds--
+	free := j.holds == 0
+	if free {
+		j.overrun = false
+	}
+	pending := free && j.cur.records > 0
+	j.mu.Unlock()
+	switch {
+	case !free: // who releases last commits
+	case !j.writer.TryLock():
+		if pending {
+			j.wake()
+		}
+	case pending:
+		defer j.writer.Unlock()
+		if g, number, _ := j.take(); g != nil && !j.commitGroup(g, number) {
+			j.wake() // the writing goroutine ends
+		}
+	default:
+		late := j.unmarked && time.Since(j.lastGroup) > endMarkDelay
+		j.writer.Unlock()
+		if late {
+			j.wake()
+		}
+	}
+}
+
+// ignoreHolds makes commits wake the writing goroutine in spite of holds, until the last is released: somebody is about to
+// wait for the disk, maybe who holds.
+func (j *journal) ignoreHolds() {
+	j.mu.Lock()
+	j.overrun = j.holds > 0
+	j.mu.Unlock()
+	j.wake()
+}
+
 // write is the committer's loop: one group, one write, one sync.
 func (j *journal) write() {
 	defer close(j.done)
-	defer j.closeFile()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	marked := true
 	for {
-		g, number, closed := j.take()
-		switch {
-		case g != nil:
-			if !j.commitGroup(g, number) {
-				return
-			}
-			marked = false
-		case closed:
-			if !marked {
-				j.endMark()
-			}
+		switch j.writeNext() {
+		case nextNever:
 			return
-		case marked:
+		case nextKicked:
 			<-j.kick
-		default:
+		case nextMark:
 			timer.Reset(endMarkDelay)
 			select {
 			case <-j.kick:
 				timer.Stop()
 			case <-timer.C:
-				if !j.endMark() {
-					return
-				}
-				marked = true
+				j.markEnd()
 			}
 		}
 	}
 }
 
-// commitGroup reports whether the journal may go on.
+// nextWrite is when the committer looks for a group again.
+type nextWrite uint8
+
+const (
+	nextNow    nextWrite = iota // it has just written one
+	nextKicked                  // when it is woken: there is nothing to write
+	nextMark                    // the same, but the last group has no end mark yet
+	nextNever                   // the journal has failed or is closed
+)
+
+// writeNext writes one group if there is one.
+func (j *journal) writeNext() nextWrite {
+	j.writer.Lock()
+	defer j.writer.Unlock()
+	g, number, closed := j.take()
+	switch {
+	case g != nil:
+		if !j.commitGroup(g, number) {
+			j.closeFile()
+			return nextNever
+		}
+		return nextNow
+	case closed:
+		if j.unmarked && j.sound() {
+			j.endMark()
+		}
+		j.closeFile()
+		return nextNever
+	case j.unmarked:
+		return nextMark
+	}
+	return nextKicked
+}
+
+// sound reports whether the journal has not failed.
+func (j *journal) sound() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.failure == nil
+}
+
+// markEnd writes an end mark unless a group came meanwhile.
+func (j *journal) markEnd() {
+	j.writer.Lock()
+	defer j.writer.Unlock()
+	if j.unmarked && j.sound() {
+		j.unmarked = !j.endMark()
+	}
+}
+
+// commitGroup reports whether the journal may go on. Called with writer held, as all below it.
 func (j *journal) commitGroup(g *filling, number uint64) bool {
 	err := j.put(g, number, 0)
 	if err == nil && !j.cfg.noSync {
@@ -277,11 +366,13 @@ func (j *journal) commitGroup(g *filling, number uint64) bool {
 		}
 	}
 	if err != nil {
+		j.unmarked = false
 		j.fail(err, g)
 		return false
 	}
 	j.durable.Store(number)
 	j.begun.Store(j.sequence)
+	j.unmarked, j.lastGroup = true, time.Now()
 	g.future.Complete(nil)
 	if j.cfg.committed != nil {
 		j.cfg.committed()

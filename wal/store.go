@@ -111,6 +111,7 @@ type Store struct {
 
 	source      Source
 	writeKick   chan struct{}
+	gathering   atomic.Bool // the background writer waits for more, so a group need not wake it
 	pointKick   chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
 	stop        chan struct{}
@@ -159,6 +160,7 @@ func (s *Store) WaitRoom() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.journal.ignoreHolds()
 	s.kick(s.writeKick) // once: every durable group does it too, and a kick per wake-up would spin while a sync is under way
 	for !s.hasRoom() && !s.closing && s.broken == nil {
 		if s.journal.full(s.cfg.JournalBytes) {
@@ -171,6 +173,20 @@ func (s *Store) WaitRoom() error {
 	}
 	return s.broken
 }
+
+// HasRoom reports whether WaitRoom would return at once.
+func (s *Store) HasRoom() bool { return s.hasRoom() }
+
+// Hold lets commits gather until Release: a round of many connections shares one sync then. Holds may overlap; each is
+// released once, soon.
+func (s *Store) Hold() { s.journal.hold() }
+
+// Release ends a Hold. What has gathered is committed on the caller's goroutine, which waits for the disk, and its Futures are
+// done when Release returns, unless another goroutine is committing just then.
+func (s *Store) Release() { s.journal.release() }
+
+// MarkEnd says that no commit will come for a while: the journal then shows that its last group is whole.
+func (s *Store) MarkEnd() { s.journal.wake() }
 
 func (s *Store) hasRoom() bool {
 	return s.pendingBytes.Load() < s.cfg.WriteBehindBytes && !s.journal.full(s.cfg.JournalBytes)
@@ -216,7 +232,10 @@ func (s *Store) journalFailed(err error) {
 
 // groupCommitted runs after every durable group, on the committer's goroutine.
 func (s *Store) groupCommitted() {
-	s.kick(s.writeKick)
+	// The writer is woken once for many groups, not for each: it gathers for gatherDelay, or until there is much.
+	if !s.gathering.Swap(true) || s.pendingBytes.Load() >= gatherBytes {
+		s.kick(s.writeKick)
+	}
 	if s.journal.written.Load()-s.pointMark.Load() >= s.cfg.CheckpointBytes {
 		s.kick(s.pointKick)
 	}
@@ -280,6 +299,7 @@ func (s *Store) writeBehind() {
 			return
 		case <-s.writeKick:
 		}
+		s.gathering.Store(true)
 		timer.Reset(gatherDelay)
 		for waiting := true; waiting && s.pendingBytes.Load() < gatherBytes; {
 			select {
@@ -290,6 +310,7 @@ func (s *Store) writeBehind() {
 			case <-s.writeKick:
 			}
 		}
+		s.gathering.Store(false) // what becomes durable from now on may be too late for this round
 		s.writeOnce()
 	}
 }
