@@ -106,6 +106,8 @@ type Conn interface {
 	ID() int64
 	// Info is a snapshot of all that CLIENT INFO tells.
 	Info() ClientInfo
+	// Began says which command runs from now on, for CLIENT LIST; nil is an unknown one.
+	Began(spec *Spec)
 	// Name is what CLIENT SETNAME set, or empty.
 	Name() string
 	SetName(name string)
@@ -145,7 +147,8 @@ type ClientInfo struct {
 	Created    time.Time
 	// LastActive is when the last command came.
 	LastActive time.Time
-	// LastCommand is the full name of the last command in lower case, with a bar before a subcommand: client|list.
+	// LastCommand is the full name of the last command in lower case, with a bar before a subcommand: client|list. A command
+	// that asks about its own connection finds itself.
 	LastCommand string
 	// QueryBytes is what was read and not run yet, OutputBytes what was answered and not sent yet.
 	QueryBytes  int64

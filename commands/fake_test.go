@@ -128,6 +128,7 @@ func (q *fakeQueues) Exists(name []byte) bool {
 type fakeConn struct {
 	w             *resp.Writer
 	info          ClientInfo
+	began         *Spec
 	authenticated bool
 	needsPassword bool
 	closing       bool
@@ -155,6 +156,7 @@ func (c *fakeConn) SetProto(v int)           { c.w.Proto, c.info.Proto = v, v }
 func (c *fakeConn) Authenticated() bool      { return c.authenticated }
 func (c *fakeConn) User() string             { return c.info.User }
 func (c *fakeConn) Authenticate(user string) { c.authenticated, c.info.User = true, user }
+func (c *fakeConn) Began(spec *Spec)         { c.began = spec }
 func (c *fakeConn) SetReplyMode(m ReplyMode) { c.info.Reply = m }
 func (c *fakeConn) SetNoEvict(on bool)       { c.info.NoEvict = on }
 func (c *fakeConn) SetNoTouch(on bool)       { c.info.NoTouch = on }

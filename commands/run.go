@@ -21,6 +21,7 @@ const (
 func Run(c *Call) {
 	spec := Lookup(c.Args[0])
 	if spec == nil {
+		c.Conn.Began(nil)
 		c.Env.Stats.countUnknown()
 		c.W.Error("ERR", unknownCommand(c.Args))
 		return
@@ -28,6 +29,7 @@ func Run(c *Call) {
 	if len(spec.Subcommands) > 0 && len(c.Args) > 1 {
 		sub := spec.Subcommand(c.Args[1])
 		if sub == nil {
+			c.Conn.Began(nil)
 			c.Env.Stats.countUnknown()
 			c.W.Error("ERR", "unknown subcommand '"+cText(c.Args[1])+"'. Try "+spec.Name+" HELP.")
 			return
@@ -35,6 +37,7 @@ func Run(c *Call) {
 		spec = sub
 	}
 	c.spec = spec
+	c.Conn.Began(spec)
 	if n := len(c.Args); spec.arity >= 0 && n != spec.arity || n < -spec.arity {
 		c.Env.Stats.countRejected(spec)
 		c.wrongArity()

@@ -7,6 +7,7 @@ package server
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,12 +21,17 @@ import (
 )
 
 const (
-	// encodedBytesMax is how many bytes of replies a run of commands encodes before they go to the Stream, which checks
-	// the output limit: many small commands with large replies must not pass it.
-	encodedBytesMax = 64 << 10
+	// encodedBytesMax is how many bytes of replies a run of commands encodes before they go to the Stream and the next
+	// command may have to wait: many small commands with large replies must not pass output-buffer-bytes. It is less than
+	// the buffer that the Stream lends, so that small replies do not make that grow.
+	encodedBytesMax = 48 << 10
 
 	// heldBytesMax is how many bytes of replies may wait for the disk before the connection's next commands wait too.
 	heldBytesMax = 1 << 20
+
+	// strangerOutputBytesMax is in place of output-buffer-bytes for a client that has not given its password: it has
+	// nothing to ask for but HELLO and AUTH, and thousands like it must not fill the memory.
+	strangerOutputBytesMax = 16 << 10
 
 	defaultUser = "default"
 )
@@ -47,7 +53,6 @@ type connection struct {
 	w        resp.Writer
 	slots    []reply.Slot // the replies in w.Buf
 	encoded  int          // bytes of w.Buf in slots
-	held     int          // bytes that gates held back at the last commit
 	eof      bool         // the client sends no more
 	skipNext bool         // CLIENT REPLY SKIP: the next reply is dropped
 	skipThis bool
@@ -100,7 +105,6 @@ func newConnection(s *Server, conn net.Conn) *connection {
 	c.out = reply.NewStream(reply.Config{
 		Sink:         reply.NewSink(conn),
 		Senders:      s.senders,
-		LimitBytes:   s.outputBytesMax,
 		WriteTimeout: s.writeTimeout,
 		Refusal:      refusal,
 		Failed:       c.failed,
@@ -113,7 +117,6 @@ func (s *Server) newSession() session {
 	return session{user: defaultUser, authenticated: !s.RequiresAuth()}
 }
 
-func (s *Server) outputBytesMax() int         { return int(s.cfg.Settings.Bytes(settings.OutputBuffer)) }
 func (s *Server) writeTimeout() time.Duration { return s.cfg.Settings.Duration(settings.WriteTimeout) }
 
 func (c *connection) newCall() *commands.Call {
@@ -155,7 +158,6 @@ func (c *connection) handle(args [][]byte) {
 	call := c.call
 	call.Reset(args)
 	c.server.run(call)
-	c.lastCommand.Store(call.Spec())
 	if call.IsParked() {
 		c.call = c.newCall() // the parked one is still in use
 		return
@@ -167,6 +169,7 @@ func (c *connection) handle(args [][]byte) {
 	c.hold(gateOf(call.Gate()))
 	if c.encoded > encodedBytesMax {
 		c.commit()
+		c.throttle() // its error comes again when the next command is taken
 	}
 }
 
@@ -195,9 +198,28 @@ func (c *connection) commit() {
 	if len(c.slots) == 0 {
 		return
 	}
-	c.w.Buf, c.held, _ = c.out.Commit(c.w.Buf, c.slots)
+	c.w.Buf, _ = c.out.Commit(c.w.Buf, c.slots)
 	clear(c.slots)
 	c.slots, c.encoded = c.slots[:0], 0
+}
+
+// throttle makes the connection wait, and with it a client that sends more, while its replies wait for the client or for
+// the disk. Buffering them was rejected: a client that only sends would cost memory until it is dropped. A client that
+// reads nothing for write-timeout ends the wait with an error. What is killed meanwhile is closed at once.
+func (c *connection) throttle() error {
+	room := reply.Room{UnsentBytes: strangerOutputBytesMax, HeldBytes: heldBytesMax}
+	if c.Authenticated() {
+		room.UnsentBytes = int(c.server.cfg.Settings.Bytes(settings.OutputBuffer))
+	}
+	if c.out.HasRoom(room) {
+		return nil
+	}
+	executing := c.executing.Swap(false)
+	defer c.executing.Store(executing)
+	if c.closing.Load() {
+		return nil
+	}
+	return c.out.WaitRoom(room)
 }
 
 // gate is a Future as package reply sees it.
@@ -229,8 +251,8 @@ func refusal(dst []byte, err error) []byte {
 func (c *connection) failed(err error) {
 	if !c.closed.Load() {
 		event := c.server.cfg.Log.Debug()
-		if errors.Is(err, reply.ErrOutputLimit) {
-			event = c.server.cfg.Log.Warn().Int("output-buffer-bytes", c.server.outputBytesMax())
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			event = c.server.cfg.Log.Warn().Dur("write-timeout", c.server.writeTimeout())
 		}
 		event.Err(err).Int64("id", c.id).Str("client", c.remote).Msg("dropped a client")
 	}

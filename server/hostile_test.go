@@ -8,7 +8,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"quail/commands"
 )
 
 // Every way in which bytes are known to break redcon, before and after AUTH. The process must live, stay small and serve
@@ -198,21 +201,105 @@ func TestManySmallWritesInOneCommand(t *testing.T) {
 	watch.check(t)
 }
 
-// Without this a client that asks and does not read would cost 1.3 GB.
+// Without this a client that asks and does not read would cost 1.3 GB, and be there for ever.
 func TestFastPipelineWithoutReading(t *testing.T) {
-	s := start(t, "output-buffer-bytes=1mb")
-	c := s.dial(t)
-	watch := watchMemory()
-	err := flood("", cmd("ECHO", strings.Repeat("x", 1000)), 600*mb)(c.conn)
-	if err == nil {
-		t.Error("was not dropped")
+	for _, body := range []int{0, 1000, 1 * mb} {
+		t.Run(fmt.Sprintf("echo=%d", body), func(t *testing.T) {
+			s := start(t, "write-timeout=300")
+			c := s.dial(t)
+			watch := watchMemory()
+			err := flood("", cmd("ECHO", strings.Repeat("x", body)), 2000*mb)(c.conn)
+			if err == nil {
+				t.Error("was not dropped")
+			}
+			watch.check(t)
+			eventually(t, "a log line", func() bool { return strings.Contains(s.log.String(), `"write-timeout":300`) })
+			if other := s.dial(t); true {
+				other.send("PING\r\n")
+				other.expect("+PONG\r\n")
+			}
+		})
 	}
-	watch.check(t)
-	eventually(t, "a log line", func() bool { return strings.Contains(s.log.String(), "output buffer limit") })
-	if other := s.dial(t); true {
-		other.send("PING\r\n")
-		other.expect("+PONG\r\n")
-	}
+}
+
+// Large replies to small commands, which stand in one run: without this all of them would be made before one is sent.
+func TestLargeRepliesWithoutReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		s := startOn(t, ln)
+		ran := 0
+		s.run = func(c *commands.Call) {
+			c.W.Bulk(make([]byte, 1*mb))
+			ran++
+		}
+		c := ln.dial(t)
+		c.send(strings.Repeat("*1\r\n$4\r\nLONG\r\n", 100))
+		synctest.Wait()
+		if ran > 5 {
+			t.Errorf("%d replies of 1 MB wait for a client that reads none", ran)
+		}
+		c.conn.Close()
+		synctest.Wait()
+		s.shutdown(t)
+	})
+}
+
+// Without this a stranger could have what a client may that has given its password.
+func TestStrangerWithoutReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		s := startOn(t, ln, "requirepass=secret", "write-timeout=1000")
+		c := ln.dial(t)
+		go flood("", "PING\r\n", 10*mb)(c.conn)
+		synctest.Wait()
+		if bytes := (admin{s.Server}).Clients()[0].OutputBytes; bytes == 0 || bytes > 3*strangerOutputBytesMax {
+			t.Errorf("%d bytes of replies wait", bytes)
+		}
+		time.Sleep(time.Second) // virtual
+		synctest.Wait()
+		if len(s.all()) != 0 {
+			t.Error("still there after write-timeout")
+		}
+		s.shutdown(t)
+	})
+}
+
+// Without this CLIENT KILL would leave a client that does not read its memory until write-timeout.
+func TestKillWithoutReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		s := startOn(t, ln)
+		c := ln.dial(t)
+		go flood("", cmd("ECHO", strings.Repeat("x", 3000)), 100*mb)(c.conn)
+		synctest.Wait()
+		began := time.Now()
+		admin{s.Server}.KillClients(func(commands.ClientInfo) bool { return true })
+		synctest.Wait()
+		if len(s.all()) != 0 || time.Since(began) != 0 {
+			t.Error("the killed client is still there")
+		}
+		s.shutdown(t)
+	})
+}
+
+// Client libraries send a whole pipeline before they read: without room for its replies both sides would wait for ever.
+func TestLongPipelineBeforeReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener() // a pipe holds no byte by itself
+		s := startOn(t, ln)
+		s.queues.discard = true
+		c := ln.dial(t)
+		const n = 400_000
+		if err := flood("", strings.Repeat(cmd("QPUSH", "q", "x"), 1000), n*len(cmd("QPUSH", "q", "x")))(c.conn); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			if line, err := c.rd.ReadString('\n'); err != nil || line != fmt.Sprintf(":%d\r\n", i+1) {
+				t.Fatalf("reply %d: %q, %v", i+1, line, err)
+			}
+		}
+		s.shutdown(t)
+	})
 }
 
 // Many strangers at once, each with as much as a stranger may send.

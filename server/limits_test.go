@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -147,9 +148,15 @@ func TestAcceptErrors(t *testing.T) {
 
 // A client that reads slowly, but reads, gets everything.
 func TestSlowButReading(t *testing.T) {
-	s := start(t)
+	for _, size := range []int{100, 100_000, 16 << 20} {
+		testSlowButReading(t, size)
+	}
+}
+
+func testSlowButReading(t *testing.T, size int) {
+	s := start(t, "output-buffer-bytes=64kb")
 	c := s.dial(t)
-	const n, size = 100, 100_000
+	n := max(3, 10_000_000/size)
 	body := strings.Repeat("x", size)
 	go func() {
 		for range n {
@@ -160,7 +167,7 @@ func TestSlowButReading(t *testing.T) {
 		c.closeWrite()
 	}()
 	got, err := io.Copy(io.Discard, iotestOneKB{c.rd})
-	if want := int64(n * (size + len("$100000\r\n\r\n"))); err != nil || got != want {
+	if want := int64(n * (size + len(fmt.Sprintf("$%d\r\n\r\n", size)))); err != nil || got != want {
 		t.Errorf("%d of %d bytes, %v", got, want, err)
 	}
 }

@@ -109,7 +109,7 @@ func (p *parked) send(after *queue.Future, write func(w *resp.Writer)) bool {
 		return true
 	}
 	slots := [1]reply.Slot{{Gate: gateOf(after), Bytes: len(w.Buf), Replies: 1}}
-	buf, _, err := p.connection.out.Commit(w.Buf, slots[:])
+	buf, err := p.connection.out.Commit(w.Buf, slots[:])
 	w.Buf = buf
 	return err == nil
 }

@@ -78,11 +78,8 @@ func (c *connection) nextRun() error {
 
 // take asks the guard for commands that have arrived already.
 func (c *connection) take() (ok bool, err error) {
-	if c.held > heldBytesMax {
-		if err := c.out.WaitHeld(heldBytesMax); err != nil {
-			return false, err
-		}
-		c.held = 0
+	if err := c.throttle(); err != nil {
+		return false, err
 	}
 	c.in.Limits = c.limits()
 	run, err := c.in.Next()

@@ -16,6 +16,8 @@ func (c *connection) Proto() int       { return c.w.Proto }
 func (c *connection) User() string     { return c.session.user }
 func (c *connection) CloseAfterReply() { c.closing.Store(true) }
 
+func (c *connection) Began(spec *commands.Spec) { c.lastCommand.Store(spec) }
+
 // Authenticated is true for good once it was: a password that is set later asks new connections only, as in Redis.
 func (c *connection) Authenticated() bool {
 	return c.session.authenticated || !c.server.RequiresAuth()

@@ -6,8 +6,8 @@
 package reply
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -31,20 +31,14 @@ type Slot struct {
 	Replies int
 }
 
-// ErrOutputLimit is why a Stream failed whose client does not read what it asked for.
-var ErrOutputLimit = errors.New("output buffer limit exceeded")
-
 // Config is what a Stream works with.
 type Config struct {
 	// Sink is where the bytes go.
 	Sink Sink
 	// Senders write for the committer's goroutine.
 	Senders *Senders
-	// LimitBytes is how much may be ready and not sent before the Stream fails with ErrOutputLimit: the client is too
-	// slow. One reply that is longer than that passes if nothing is before it. What gates hold back does not count, since
-	// that is not the client's doing; see WaitHeld.
-	LimitBytes func() int
-	// WriteTimeout is how long one write of up to writeBytesMax may take before the Stream fails; 0 means no end.
+	// WriteTimeout is how long one write of up to writeBytesMax may take before the Stream fails; 0 means no end. The
+	// error is then an os.ErrDeadlineExceeded.
 	WriteTimeout func() time.Duration
 	// Refusal encodes what a client gets instead of a reply whose gate failed.
 	Refusal func(dst []byte, err error) []byte
@@ -56,9 +50,13 @@ type Config struct {
 
 // Stream is the ordered replies of one connection.
 //
-//	buf    [ sent | ready         | held back by gates ]
-//	              ^off             ^off+ready
-//	slots                           one or more, the first one's gate is not done
+//	buf, more  [ sent | ready         | held back by gates ]
+//	                  ^off             ^off+ready             off+size^
+//	slots                               one or more, the first one's gate is not done
+//
+// buf is one buffer for as long as the client reads; what it does not take goes on in the chunks of more (chunk.go). The
+// Stream takes whatever it is given: how much that may become is up to its callers, who ask WaitRoom before they run
+// more commands.
 //
 // Whoever finds ready bytes while nobody writes becomes the writer: the connection's own goroutine before it reads
 // again, a Sender when a group became durable, or a goroutine made for a client that does not take what it gets. The
@@ -69,8 +67,10 @@ type Stream struct {
 	mu      sync.Mutex // guards what follows; never held during IO nor while a gate is asked to notify
 	changed sync.Cond  // broadcast to wait when something changed that it looks at
 	buf     []byte
+	more    [][]byte
 	off     int
 	ready   int
+	size    int
 	slots   []Slot
 	first   int // slots[:first] are done
 	writing bool
@@ -80,8 +80,6 @@ type Stream struct {
 }
 
 const (
-	// keepBytes is how large an empty buffer may be to be kept for the next replies.
-	keepBytes = 64 << 10
 	// writeBytesMax is what a client must take within the write timeout.
 	writeBytesMax = 256 << 10
 	// slotBytes is what a slot takes of the memory.
@@ -96,64 +94,30 @@ func NewStream(cfg Config) *Stream {
 }
 
 // Commit takes encoded replies, cut into slots, behind all earlier ones. It keeps neither slots nor, in general, buf:
-// it gives back the buffer to encode the next replies into, and how many bytes gates hold back. The error is why the
-// Stream has failed; it took nothing then. Nothing is written before Flush or until a gate opens.
-func (s *Stream) Commit(buf []byte, slots []Slot) (next []byte, heldBytes int, err error) {
+// it gives back the buffer to encode the next replies into. The error is why the Stream has failed; it took nothing then.
+// Nothing is written before Flush or until a gate opens.
+func (s *Stream) Commit(buf []byte, slots []Slot) (next []byte, err error) {
 	s.mu.Lock()
 	if s.err != nil {
 		err = s.err
 		s.mu.Unlock()
-		return kept(buf), 0, err
+		return kept(buf), err
 	}
-	readyBefore := s.ready
-	if len(s.buf) == 0 && !s.writing {
-		s.buf, buf = buf, s.buf
-	} else {
-		s.compact()
-		s.buf = append(s.buf, buf...)
-	}
+	next = s.put(buf)
 	for _, slot := range slots {
 		s.hold(slot)
 	}
 	s.advance()
-	heldBytes = s.held()
-	if readyBefore > 0 && s.ready > s.cfg.LimitBytes() {
-		err = ErrOutputLimit
-	}
 	gate := s.await()
 	s.mu.Unlock()
-	if err != nil {
-		s.Fail(err)
-		return kept(buf), 0, err
-	}
 	if gate != nil {
 		gate.Notify(s)
 	}
-	return kept(buf), heldBytes, nil
+	return next, nil
 }
 
 // held is what gates hold back, with what its slots take.
-func (s *Stream) held() int {
-	return len(s.buf) - s.off - s.ready + (len(s.slots)-s.first)*slotBytes
-}
-
-// kept empties a buffer for the next replies, or lets it go if it has become large.
-func kept(buf []byte) []byte {
-	if cap(buf) > keepBytes {
-		return nil
-	}
-	return buf[:0]
-}
-
-// compact moves what is not sent to the front once more was sent than that, so a Stream that never runs empty does not
-// grow. A writer's bytes stay where they are.
-func (s *Stream) compact() {
-	if s.writing || s.off <= len(s.buf)-s.off {
-		return
-	}
-	s.buf = s.buf[:copy(s.buf, s.buf[s.off:])]
-	s.off = 0
-}
+func (s *Stream) held() int { return s.size - s.ready + (len(s.slots)-s.first)*slotBytes }
 
 // hold puts one slot behind the others.
 func (s *Stream) hold(slot Slot) {
@@ -189,22 +153,25 @@ func (s *Stream) advance() {
 		s.first++
 	}
 	s.slots, s.first = s.slots[:0], 0
-	if cap(s.slots)*slotBytes > keepBytes {
+	if cap(s.slots)*slotBytes > chunkBytes {
 		s.slots = nil
 	}
 }
 
-// refuse puts the refusal in the place of each of the slot's replies. The buffer is made anew, since a writer may be at
-// work in the old one.
+// refuse puts the refusal in the place of each of the slot's replies. What is not sent gets a buffer of its own, since a
+// writer may be at work in the old ones.
 func (s *Stream) refuse(slot *Slot, err error) {
-	at := s.off + s.ready
-	buf := append(make([]byte, 0, len(s.buf)), s.buf[:at]...)
-	for range slot.Replies {
-		buf = s.cfg.Refusal(buf, err)
+	unsent := append(make([]byte, 0, s.size), s.buf[s.off:]...)
+	for _, chunk := range s.more {
+		unsent = append(unsent, chunk...)
 	}
-	size := len(buf) - at
-	s.buf = append(buf, s.buf[at+slot.Bytes:]...)
-	slot.Bytes = size
+	var refusals []byte
+	for range slot.Replies {
+		refusals = s.cfg.Refusal(refusals, err)
+	}
+	s.buf = slices.Replace(unsent, s.ready, s.ready+slot.Bytes, refusals...)
+	s.more, s.off, s.size = nil, 0, len(s.buf)
+	slot.Bytes = len(refusals)
 }
 
 // await gives the gate to ask for a notification, if there is one that was not asked. The caller asks it unlocked.
@@ -295,11 +262,11 @@ func (s *Stream) next() ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil && s.ready > 0 {
-		return s.buf[s.off : s.off+s.ready], true
+		return s.buf[s.off:min(s.off+s.ready, len(s.buf))], true
 	}
 	s.writing = false
 	if s.err != nil {
-		s.buf = nil
+		s.drop()
 	}
 	s.wake()
 	return nil, false
@@ -319,11 +286,7 @@ func (s *Stream) sent(n int, err error) {
 	if s.err != nil {
 		return
 	}
-	s.off += n
-	s.ready -= n
-	if s.off == len(s.buf) {
-		s.buf, s.off = kept(s.buf), 0
-	}
+	s.taken(n)
 	s.wake()
 }
 
@@ -344,7 +307,7 @@ func (s *Stream) Fail(err error) {
 	s.ready = 0
 	s.slots, s.first = nil, 0
 	if !s.writing {
-		s.buf, s.off = nil, 0
+		s.drop()
 	}
 	s.changed.Broadcast()
 	s.mu.Unlock()
@@ -354,14 +317,33 @@ func (s *Stream) Fail(err error) {
 // Drain flushes and blocks until everything was sent, or the Stream has failed.
 func (s *Stream) Drain() error {
 	s.Flush()
-	return s.wait(func() bool { return len(s.buf) == s.off && !s.writing })
+	return s.wait(func() bool { return s.size == 0 && !s.writing })
 }
 
-// WaitHeld flushes and blocks until gates hold back at most bytesMax, or the Stream has failed. It slows down a client
-// that sends commands faster than they become durable, so its replies do not fill the memory.
-func (s *Stream) WaitHeld(bytesMax int) error {
+// Room is how much a Stream may hold before its connection should run no further command.
+type Room struct {
+	// UnsentBytes bounds what is ready and not sent: the client does not read as fast as it asks.
+	UnsentBytes int
+	// HeldBytes bounds what gates hold back: the disk does not write as fast as the client asks.
+	HeldBytes int
+}
+
+// HasRoom says that the Stream holds no more than that. It says so of a failed one, too.
+func (s *Stream) HasRoom(room Room) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.within(room)
+}
+
+func (s *Stream) within(room Room) bool {
+	return s.ready <= room.UnsentBytes && s.held() <= room.HeldBytes
+}
+
+// WaitRoom flushes and blocks until the Stream has room, or has failed. It slows down a client that sends commands
+// faster than it reads, or than they become durable, so its replies do not fill the memory.
+func (s *Stream) WaitRoom(room Room) error {
 	s.Flush()
-	return s.wait(func() bool { return s.held() <= bytesMax })
+	return s.wait(func() bool { return s.within(room) })
 }
 
 func (s *Stream) wait(until func() bool) error {
@@ -385,7 +367,7 @@ func (s *Stream) Pending() (bytes, replies int) {
 	for _, slot := range s.slots[s.first:] {
 		replies += slot.Replies
 	}
-	return len(s.buf) - s.off, replies
+	return s.size, replies
 }
 
 // Err is why the Stream failed, or nil.

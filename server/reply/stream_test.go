@@ -135,7 +135,6 @@ func newFixture(t testing.TB, room int) *fixture {
 	f.Stream = NewStream(Config{
 		Sink:         f.sink,
 		Senders:      f.senders,
-		LimitBytes:   func() int { return 1000 },
 		WriteTimeout: func() time.Duration { return time.Second },
 		Refusal:      func(dst []byte, err error) []byte { return append(dst, "-"+err.Error()+"\n"...) },
 		Failed: func(err error) {
@@ -149,7 +148,7 @@ func newFixture(t testing.TB, room int) *fixture {
 
 // add commits one reply.
 func (f *fixture) add(text string, gate Gate) error {
-	_, _, err := f.Commit([]byte(text), []Slot{{Gate: gate, Bytes: len(text), Replies: 1}})
+	_, err := f.Commit([]byte(text), []Slot{{Gate: gate, Bytes: len(text), Replies: 1}})
 	return err
 }
 
@@ -210,27 +209,76 @@ func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, 3)
 		defer f.senders.Stop()
-		gate := new(fakeGate)
+		gate, room := new(fakeGate), Room{UnsentBytes: 100, HeldBytes: plenty}
 		f.add("abcdef", gate)
 		gate.open(nil) // returns although the client takes three bytes only
 		f.expect(t, "abc", 1)
-		if err := f.add(strings.Repeat("x", 900), nil); err != nil {
-			t.Fatal(err)
-		}
+		f.add(strings.Repeat("x", 900), nil)
 		if bytes, _ := f.Pending(); bytes != 903 {
 			t.Errorf("pending: %d", bytes)
 		}
-		if err := f.add(strings.Repeat("x", 200), nil); !errors.Is(err, ErrOutputLimit) {
-			t.Errorf("past the limit: %v", err)
+		if f.HasRoom(room) {
+			t.Error("room for more")
 		}
-		if f.failure.Load() != ErrOutputLimit.Error() {
-			t.Errorf("told: %v", f.failure.Load())
+		through := make(chan error, 1)
+		go func() { through <- f.WaitRoom(room) }()
+		for range 2 {
+			synctest.Wait()
+			select {
+			case err := <-through:
+				t.Fatalf("did not wait: %v", err)
+			default:
+			}
+			f.sink.allow(400, nil)
 		}
-		if err := f.Drain(); !errors.Is(err, ErrOutputLimit) {
-			t.Errorf("drain: %v", err)
+		synctest.Wait()
+		f.sink.allow(150, nil)
+		if err := <-through; err != nil {
+			t.Error(err)
 		}
+		f.sink.allow(0, nil)
+		f.add(strings.Repeat("x", 200), nil)
+		go func() { through <- f.WaitRoom(room) }()
+		synctest.Wait()
 		f.sink.allow(0, net.ErrClosed)
+		if err := <-through; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("waited for a client that is gone: %v", err)
+		}
 	})
+}
+
+// Without this what was sent long ago would stay in the memory of a client that is always a little behind.
+func TestAlwaysBehind(t *testing.T) {
+	for _, size := range []int{10, 1000, chunkBytes / 2, 3 * chunkBytes} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t, 0)
+			defer f.senders.Stop()
+			piece := strings.Repeat("x", size)
+			f.add(piece, nil)
+			f.Flush()
+			for range 40 * chunkBytes / size {
+				f.add(piece, nil)
+				f.sink.allow(size, nil) // the other piece stays
+				synctest.Wait()
+			}
+			f.mu.Lock()
+			memory := cap(f.buf)
+			for _, chunk := range f.more {
+				memory += cap(chunk)
+			}
+			f.mu.Unlock()
+			if memory > 4*max(size, chunkBytes) {
+				t.Errorf("%d bytes for replies of %d", memory, size)
+			}
+			f.sink.allow(plenty, nil)
+			if err := f.Drain(); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := f.sink.text(); strings.Trim(got, "x") != "" || len(got) != size*(1+40*chunkBytes/size) {
+				t.Errorf("%d bytes came", len(got))
+			}
+		})
+	}
 }
 
 func TestSlowReaderCatchesUp(t *testing.T) {
@@ -261,21 +309,21 @@ func TestOneLongReply(t *testing.T) {
 		}
 		f.Flush()
 		f.expect(t, long, 1)
-		if cap(f.buf) > keepBytes {
+		if cap(f.buf) > chunkBytes {
 			t.Errorf("%d bytes kept", cap(f.buf))
 		}
 	})
 }
 
 // Without this commands that come faster than the disk is would fill the memory with replies that wait for it.
-func TestWaitHeld(t *testing.T) {
+func TestWaitForTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, plenty)
 		defer f.senders.Stop()
 		gate := new(fakeGate)
-		f.add(strings.Repeat("x", 10_000), gate) // beyond the output limit, which is not the client's fault
+		f.add(strings.Repeat("x", 10_000), gate)
 		through := make(chan error, 1)
-		go func() { through <- f.WaitHeld(5000) }()
+		go func() { through <- f.WaitRoom(Room{UnsentBytes: plenty, HeldBytes: 5000}) }()
 		synctest.Wait()
 		select {
 		case <-through:
@@ -317,7 +365,6 @@ func TestRandomGates(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			f := newFixture(t, plenty)
-			f.cfg.LimitBytes = func() int { return plenty }
 			defer f.senders.Stop()
 			var want strings.Builder
 			var gates []*fakeGate
@@ -328,6 +375,9 @@ func TestRandomGates(t *testing.T) {
 					failing = append(failing, random.IntN(4) == 0)
 				}
 				text := fmt.Sprintf("%d;", i)
+				if random.IntN(60) == 0 { // over the end of a chunk, or one of its own
+					text += strings.Repeat(text, random.IntN(chunkBytes)/len(text))
+				}
 				switch k := random.IntN(len(gates) + 1); {
 				case k == len(gates):
 					f.add(text, nil)
@@ -340,7 +390,7 @@ func TestRandomGates(t *testing.T) {
 					want.WriteString(text)
 				}
 				if random.IntN(4) == 0 {
-					f.sink.allow(random.IntN(50), nil)
+					f.sink.allow(random.IntN(1+random.IntN(2*chunkBytes)), nil)
 					f.Flush()
 				}
 				if random.IntN(10) == 0 {
@@ -423,7 +473,6 @@ func BenchmarkCommit(b *testing.B) {
 		b.Run(fmt.Sprintf("pipeline=%d", pipeline), func(b *testing.B) {
 			f := newFixture(b, 0)
 			f.cfg.Sink = nullSink{}
-			f.cfg.LimitBytes = func() int { return plenty }
 			buf := make([]byte, 0, 4096)
 			slots := make([]Slot, 1)
 			gate := new(fakeGate)
@@ -432,7 +481,7 @@ func BenchmarkCommit(b *testing.B) {
 				gate.done = false
 				for range pipeline {
 					slots[0] = Slot{Gate: gate, Bytes: 6, Replies: 1}
-					buf, _, _ = f.Commit(append(buf, ":1234\n"...), slots)
+					buf, _ = f.Commit(append(buf, ":1234\n"...), slots)
 				}
 				gate.done = true
 				f.Durable()
