@@ -6,6 +6,6 @@ var echo = &Spec{
 	Group:   GroupConnection,
 	Reply:   "bulk string: the message.",
 	Args:    []Arg{{Name: "message"}},
-	Flags:   FlagFast | FlagLoading | FlagStale,
+	Flags:   FlagFast | FlagLoading | FlagStale | FlagPrompt,
 	Run:     func(c *Call) { c.W.Bulk(c.Args[1]) },
 }

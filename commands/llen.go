@@ -7,6 +7,6 @@ var llen = &Spec{
 	Reply:   "integer.",
 	Errors:  []string{"WALERR"},
 	Args:    []Arg{{Name: "queue", Type: ArgKey}},
-	Flags:   FlagReadOnly | FlagFast,
+	Flags:   FlagReadOnly | FlagFast | FlagPrompt,
 	Run:     runQLen,
 }

@@ -15,7 +15,7 @@ var qack = &Spec{
 		{Name: "batch", Type: ArgInteger, Min: 1, Text: "The first element of QCONSUME's answer."},
 		{Name: "id", Type: ArgInteger, Min: 1, Optional: true, Multiple: true, Text: "Only these messages. Default: all that are unresolved."},
 	},
-	Flags: FlagWrite | FlagFast,
+	Flags: FlagWrite | FlagFast | FlagPrompt,
 	Run:   runQAck,
 }
 

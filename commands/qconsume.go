@@ -37,7 +37,7 @@ var qconsume = &Spec{
 		{Name: "lease", Type: ArgInteger, Token: "LEASE", Display: "ms", Optional: true, Min: 1, Max: optionMax(machine.Lease),
 			Text: "The time to acknowledge. Default: the queue's `lease`."},
 	},
-	Flags: FlagWrite | FlagNoScript | FlagBlocking,
+	Flags: FlagWrite | FlagNoScript | FlagBlocking | FlagPrompt,
 	Run:   runQConsume,
 }
 

@@ -14,7 +14,7 @@ var qextend = &Spec{
 		{Name: "batch", Type: ArgInteger, Min: 1, Text: "The first element of QCONSUME's answer."},
 		{Name: "ms", Type: ArgInteger, Min: 1, Max: optionMax(machine.Lease), Text: "The time to acknowledge, from now."},
 	},
-	Flags: FlagWrite | FlagFast,
+	Flags: FlagWrite | FlagFast | FlagPrompt,
 	Run:   runQExtend,
 }
 

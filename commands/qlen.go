@@ -7,7 +7,7 @@ var qlen = &Spec{
 	Reply:   "integer: messages in any state: ready, delayed, leased, retrying. 0 for a queue that does not exist.",
 	Errors:  []string{"WALERR"},
 	Args:    []Arg{{Name: "queue", Type: ArgKey}},
-	Flags:   FlagReadOnly | FlagFast,
+	Flags:   FlagReadOnly | FlagFast | FlagPrompt,
 	Run:     runQLen,
 }
 

@@ -24,7 +24,7 @@ var qlock = &Spec{
 		{Name: "block", Type: ArgInteger, Token: "BLOCK", Display: "ms", Optional: true, Max: blockMillisMax,
 			Text: "Wait that long; 0 waits without end."},
 	},
-	Flags: FlagWrite | FlagNoScript | FlagBlocking,
+	Flags: FlagWrite | FlagNoScript | FlagBlocking | FlagPrompt,
 	Run:   runQLock,
 }
 

@@ -13,7 +13,7 @@ var qunlock = &Spec{
 		{Name: "queue", Type: ArgKey},
 		{Name: "token", Type: ArgInteger, Min: 1, Text: "What QLOCK answered, or QINFO shows."},
 	},
-	Flags: FlagWrite | FlagFast,
+	Flags: FlagWrite | FlagFast | FlagPrompt,
 	Run:   runQUnlock,
 }
 

@@ -85,6 +85,9 @@ const (
 	FlagDangerous
 	FlagKeyInsert
 	FlagKeyDelete
+	// FlagPrompt: the command reads no log and waits for nothing but room for what it pushes, so the goroutine that serves many
+	// connections may run it.
+	FlagPrompt
 )
 
 var flagNames = []struct {

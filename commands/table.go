@@ -94,6 +94,12 @@ func Blocking(name []byte) bool {
 	return s != nil && s.Flags&FlagBlocking != 0
 }
 
+// Prompt reports whether the command of that name never makes others wait; see FlagPrompt.
+func Prompt(name []byte) bool {
+	s := Lookup(name)
+	return s != nil && s.Flags&FlagPrompt != 0
+}
+
 // Subcommand finds a subcommand by its own word in any case.
 func (s *Spec) Subcommand(word []byte) *Spec {
 	for _, sub := range s.Subcommands {

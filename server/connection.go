@@ -16,6 +16,7 @@ import (
 	"quail/commands/resp"
 	"quail/queue"
 	"quail/server/guard"
+	"quail/server/poll"
 	"quail/server/reply"
 	"quail/server/settings"
 )
@@ -39,6 +40,8 @@ const (
 type connection struct {
 	server  *Server
 	net     net.Conn
+	sock    *poll.Conn // net, if a loop serves it, else nil
+	serving *serving   // the loop that does
 	id      int64
 	remote  string
 	local   string
@@ -56,6 +59,8 @@ type connection struct {
 	eof      bool         // the client sends no more
 	skipNext bool         // CLIENT REPLY SKIP: the next reply is dropped
 	skipThis bool
+	slow     bool // the run that was taken last has a command that is not prompt
+	left     left // what the loop took from in and left to the own goroutine
 
 	// executing is set while commands run that Read has handed out; closing ends the connection after the current one.
 	executing atomic.Bool
@@ -87,10 +92,17 @@ type session struct {
 	noEvict, noTouch          bool
 }
 
+// newConnection makes a connection of a socket; with a loop, that serves it from now on.
 func newConnection(s *Server, conn net.Conn) *connection {
+	serving, sock := s.adopt(conn)
+	if sock != nil {
+		conn = sock
+	}
 	c := &connection{
 		server:  s,
 		net:     conn,
+		sock:    sock,
+		serving: serving,
 		id:      s.nextID.Add(1),
 		remote:  conn.RemoteAddr().String(),
 		local:   conn.LocalAddr().String(),
@@ -100,11 +112,11 @@ func newConnection(s *Server, conn net.Conn) *connection {
 	c.session = s.newSession()
 	c.lastActiveMillis.Store(c.created.UnixMilli())
 	c.w.Proto = 2
-	c.in.EndsRun = endsRun
+	c.in.EndsRun = c.endsRun
 	c.call = c.newCall()
 	c.out = reply.NewStream(reply.Config{
 		Sink:         reply.NewSink(conn),
-		Senders:      s.senders,
+		Sender:       c.sender(),
 		WriteTimeout: s.writeTimeout,
 		Refusal:      refusal,
 		Failed:       c.failed,
@@ -124,7 +136,8 @@ func (c *connection) newCall() *commands.Call {
 }
 
 // endsRun says which commands may change what holds for those behind them: whether they run yet, or what limits apply.
-func endsRun(name []byte) bool {
+func (c *connection) endsRun(name []byte) bool {
+	c.slow = c.slow || !commands.Prompt(name)
 	switch len(name) {
 	case 4, 5:
 		return isWord(name, "AUTH") || isWord(name, "HELLO") || isWord(name, "RESET") || commands.Blocking(name)
@@ -169,6 +182,9 @@ func (c *connection) handle(args [][]byte) {
 	c.hold(gateOf(call.Gate()))
 	if c.encoded > encodedBytesMax {
 		c.commit()
+		if c.serving != nil && c.serving.at == c {
+			return // the loop must not wait; it looks at what is unsent after each run, and a run has at most one large reply
+		}
 		c.throttle() // its error comes again when the next command is taken
 	}
 }
@@ -207,10 +223,7 @@ func (c *connection) commit() {
 // the disk. Buffering them was rejected: a client that only sends would cost memory until it is dropped. A client that
 // reads nothing for write-timeout ends the wait with an error. What is killed meanwhile is closed at once.
 func (c *connection) throttle() error {
-	room := reply.Room{UnsentBytes: strangerOutputBytesMax, HeldBytes: heldBytesMax}
-	if c.Authenticated() {
-		room.UnsentBytes = int(c.server.cfg.Settings.Bytes(settings.OutputBuffer))
-	}
+	room := c.room()
 	if c.out.HasRoom(room) {
 		return nil
 	}
@@ -220,6 +233,15 @@ func (c *connection) throttle() error {
 		return nil
 	}
 	return c.out.WaitRoom(room)
+}
+
+// room is what may wait for this client before its next commands wait too.
+func (c *connection) room() reply.Room {
+	room := reply.Room{UnsentBytes: strangerOutputBytesMax, HeldBytes: heldBytesMax}
+	if c.Authenticated() {
+		room.UnsentBytes = int(c.server.cfg.Settings.Bytes(settings.OutputBuffer))
+	}
+	return room
 }
 
 // gate is a Future as package reply sees it.

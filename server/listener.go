@@ -105,7 +105,16 @@ func (l *listener) admit(conn net.Conn) *connection {
 	}
 	c := newConnection(s, conn)
 	if s.add(c) {
-		return c
+		if c.sock == nil {
+			return c
+		}
+		err := c.sock.Serve(c.serve)
+		if err == nil {
+			return c
+		}
+		s.cfg.Log.Error().Err(err).Str("client", c.remote).Msg("cannot serve a connection")
+		c.Close()
+		return nil
 	}
 	s.counters.rejected.Add(1)
 	if now := time.Now(); now.Sub(l.lastRefusal) > refusalLogEvery {

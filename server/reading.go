@@ -81,8 +81,7 @@ func (c *connection) take() (ok bool, err error) {
 	if err := c.throttle(); err != nil {
 		return false, err
 	}
-	c.in.Limits = c.limits()
-	run, err := c.in.Next()
+	run, err := c.nextOrLeft()
 	if err != nil {
 		return false, c.breach(err)
 	}
@@ -114,21 +113,21 @@ func (c *connection) fill(blocked bool) error {
 	if blocked && c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) {
 		return errQueryBuffer
 	}
-	space := c.in.Space()
 	if err := c.beginRead(blocked); err != nil {
 		return err
 	}
-	n, err := c.net.Read(space)
+	n, err := c.read(blocked)
 	blocked, interrupted := c.endRead() // the reply may have come meanwhile
 	if n > 0 {
-		c.in.Filled(n)
-		c.server.counters.input.Add(uint64(n))
-		c.lastActiveMillis.Store(time.Now().UnixMilli())
+		c.filled(n)
 	}
 	switch {
 	case err == nil || interrupted && errors.Is(err, os.ErrDeadlineExceeded):
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		if c.activeSince(c.server.cfg.Settings.Duration(settings.IdleTimeout)) {
+			return nil // a loop served it meanwhile
+		}
 		return errIdle
 	case errors.Is(err, io.EOF):
 		c.eof = true
@@ -141,6 +140,28 @@ func (c *connection) fill(blocked bool) error {
 	default:
 		return err
 	}
+}
+
+// read takes what the socket has, or lets the loop run what comes until there is something that it leaves to this goroutine.
+func (c *connection) read(blocked bool) (int, error) {
+	if c.sock == nil || blocked {
+		return c.net.Read(c.in.Space())
+	}
+	if err := c.sock.Wait(); err != nil || c.left.is {
+		return 0, err
+	}
+	return c.sock.TryRead(c.in.Space())
+}
+
+// filled accounts for n bytes that were read into the input.
+func (c *connection) filled(n int) {
+	c.in.Filled(n)
+	c.server.counters.input.Add(uint64(n))
+	c.lastActiveMillis.Store(time.Now().UnixMilli())
+}
+
+func (c *connection) activeSince(d time.Duration) bool {
+	return time.Now().UnixMilli()-c.lastActiveMillis.Load() < d.Milliseconds()
 }
 
 // beginRead makes the read interruptible, and arms the idle timeout for it. A reply may have come since the caller found

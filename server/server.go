@@ -1,7 +1,8 @@
 // Package server puts commands on the wire: listener, connections, ordered replies, limits, graceful stop.
 //
 // One goroutine a connection, redcon's, reads, runs commands and goes on without waiting for the disk; package guard
-// decides what redcon may see, package reply sends each answer when it is durable. connection.go is where they meet.
+// decides what redcon may see, package reply sends each answer when it is durable. connection.go is where they meet. While
+// such a goroutine waits for input, one of a few loops (serving.go) runs the connection's quick commands in its place.
 package server
 
 import (
@@ -19,6 +20,7 @@ import (
 	"github.com/tidwall/redcon"
 
 	"quail/commands"
+	"quail/queue"
 	"quail/server/reply"
 	"quail/server/settings"
 )
@@ -28,6 +30,16 @@ type Queues interface {
 	commands.Queues
 	// WakeAll answers null to all waiting pulls, and lets no later one wait.
 	WakeAll()
+}
+
+// Rounds are Queues whose commits can gather while one goroutine serves many connections; *queue.Set is.
+type Rounds interface {
+	// Hold lets commits gather until the Held is released, which commits them.
+	Hold() queue.Held
+	// HasRoom reports whether a push would not have to wait.
+	HasRoom() bool
+	// Idle says that nothing has come for a moment.
+	Idle()
 }
 
 // Config is what a Server works with.
@@ -49,6 +61,7 @@ type Server struct {
 	cfg     Config
 	env     *commands.Env
 	senders *reply.Senders
+	loops   []*serving
 	runID   string
 	started time.Time
 
@@ -56,6 +69,7 @@ type Server struct {
 	run func(*commands.Call)
 
 	nextID   atomic.Int64
+	nextLoop atomic.Uint32
 	stopping atomic.Bool
 	asked    chan struct{} // closed when SHUTDOWN came
 	askOnce  sync.Once
@@ -93,6 +107,7 @@ func New(cfg Config) *Server {
 		Version:  cfg.Version,
 	}
 	cfg.Settings.OnResetStats(s.counters.reset)
+	s.startLoops()
 	return s
 }
 
@@ -178,6 +193,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.stopOnce.Do(func() {
 		close(s.stopped)
+		s.stopLoops()
 		s.senders.Stop()
 	})
 	return err

@@ -91,11 +91,12 @@ func (s *side) wake() {
 	}
 }
 
-// Wait returns when there is something to do that serve did not do: input, the end of the connection (both nil; Read tells which), the
-// deadline, or Close.
+// Wait returns when there is something to do that serve did not do: input, the end of the stream, or what serve left (nil; TryRead tells
+// which), the deadline, or Close.
 func (c *Conn) Wait() error {
 	c.mu.Lock()
 	if err := c.read.refusal(c.closed); err != nil || c.read.ready {
+		c.read.ready = false
 		c.mu.Unlock()
 		return err
 	}
@@ -104,6 +105,7 @@ func (c *Conn) Wait() error {
 	<-c.read.turn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.read.ready = false
 	return c.read.refusal(c.closed)
 }
 

@@ -48,9 +48,8 @@ func Start(cfg Config) (*Loop, error) {
 	return l, nil
 }
 
-// Adopt takes a socket over from Go's poller. conn is closed, whatever the result; the socket is not, unless there is an error.
+// Adopt takes a socket over from Go's poller: conn is closed, its socket is not. After an error conn is as it was.
 func (l *Loop) Adopt(conn *net.TCPConn) (*Conn, error) {
-	defer conn.Close()
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("adopt %s: %w", conn.RemoteAddr(), err)
@@ -65,6 +64,7 @@ func (l *Loop) Adopt(conn *net.TCPConn) (*Conn, error) {
 	}
 	c := newConn(fd, conn.LocalAddr(), conn.RemoteAddr())
 	c.loop = l
+	conn.Close() // the socket has a second descriptor by now
 	return c, nil
 }
 

@@ -27,8 +27,8 @@ func NewSenders(n int) *Senders {
 	return s
 }
 
-// send makes a Sender the writer of the Stream, in place of the caller. After Stop a goroutine of its own does it.
-func (s *Senders) send(stream *Stream) {
+// Send makes one of them the writer of the Stream, in place of the caller. After Stop a goroutine of its own does it.
+func (s *Senders) Send(stream *Stream) {
 	s.mu.Lock()
 	if s.stopped {
 		s.mu.Unlock()

@@ -17,6 +17,9 @@ type Sink interface {
 // NewSink sends to conn. Where conn is no plain socket (a pipe, TLS), TryWrite sends nothing.
 func NewSink(conn net.Conn) Sink {
 	s := &connSink{conn: conn}
+	if own, ok := conn.(tryWriter); ok {
+		return &trySink{connSink: s, try: own}
+	}
 	if plain, ok := conn.(syscall.Conn); ok {
 		if raw, err := plain.SyscallConn(); err == nil {
 			s.raw = raw
@@ -25,6 +28,16 @@ func NewSink(conn net.Conn) Sink {
 	}
 	return s
 }
+
+// tryWriter is a connection that can tell when it would wait.
+type tryWriter interface{ TryWrite(p []byte) (int, error) }
+
+type trySink struct {
+	*connSink
+	try tryWriter
+}
+
+func (s *trySink) TryWrite(p []byte) (int, error) { return s.try.TryWrite(p) }
 
 type connSink struct {
 	conn net.Conn

@@ -35,8 +35,8 @@ type Slot struct {
 type Config struct {
 	// Sink is where the bytes go.
 	Sink Sink
-	// Senders write for the committer's goroutine.
-	Senders *Senders
+	// Sender writes for the committer's goroutine.
+	Sender Sender
 	// WriteTimeout is how long one write of up to writeBytesMax may take before the Stream fails; 0 means no end. The
 	// error is then an os.ErrDeadlineExceeded.
 	WriteTimeout func() time.Duration
@@ -47,6 +47,9 @@ type Config struct {
 	// Sent, if not nil, is told how many bytes each write sent.
 	Sent func(bytes int)
 }
+
+// Sender makes some goroutine the writer of a Stream in place of the caller, which must not make system calls.
+type Sender interface{ Send(*Stream) }
 
 // Stream is the ordered replies of one connection.
 //
@@ -193,7 +196,7 @@ func (s *Stream) Durable() {
 	write := s.beginWrite()
 	s.mu.Unlock()
 	if write {
-		s.cfg.Senders.send(s)
+		s.cfg.Sender.Send(s)
 	}
 	if gate != nil {
 		gate.Notify(s)
@@ -216,7 +219,7 @@ func (s *Stream) FlushLater() {
 	write := s.beginWrite()
 	s.mu.Unlock()
 	if write {
-		s.cfg.Senders.send(s)
+		s.cfg.Sender.Send(s)
 	}
 }
 

@@ -134,7 +134,7 @@ func newFixture(t testing.TB, room int) *fixture {
 	f := &fixture{sink: newSink(room), senders: NewSenders(2)}
 	f.Stream = NewStream(Config{
 		Sink:         f.sink,
-		Senders:      f.senders,
+		Sender:       f.senders,
 		WriteTimeout: func() time.Duration { return time.Second },
 		Refusal:      func(dst []byte, err error) []byte { return append(dst, "-"+err.Error()+"\n"...) },
 		Failed: func(err error) {

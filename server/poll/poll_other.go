@@ -1,0 +1,32 @@
+//go:build !linux
+
+package poll
+
+import "net"
+
+// Loop does not exist here: Start fails.
+type Loop struct{}
+
+// Conn does not exist here.
+type Conn struct{ net.Conn }
+
+// Start returns ErrUnsupported.
+func Start(Config) (*Loop, error) { return nil, ErrUnsupported }
+
+// Adopt returns ErrUnsupported.
+func (*Loop) Adopt(*net.TCPConn) (*Conn, error) { return nil, ErrUnsupported }
+
+// Close does nothing.
+func (*Loop) Close() {}
+
+// Serve returns ErrUnsupported.
+func (*Conn) Serve(func(ending bool) bool) error { return ErrUnsupported }
+
+// Wait returns ErrUnsupported.
+func (*Conn) Wait() error { return ErrUnsupported }
+
+// TryRead returns ErrUnsupported.
+func (*Conn) TryRead([]byte) (int, error) { return 0, ErrUnsupported }
+
+// TryWrite returns ErrUnsupported.
+func (*Conn) TryWrite([]byte) (int, error) { return 0, ErrUnsupported }

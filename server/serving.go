@@ -1,0 +1,199 @@
+package server
+
+// Serving is how one goroutine runs the quick commands of many connections, in rounds: it reads each socket that has input,
+// runs the commands, and when all were served it commits what the round has changed, with one sync, and writes the replies.
+// A goroutine a connection was measured: its wake-ups, and groups of commits that are too small since each connection hurries
+// ahead of the others, cost half of the pushes a second; see docs/benchmarks.md.
+//
+// Whatever could make others wait is left to the connection's own goroutine: commands that block, read the disk or list a lot,
+// clients that do not read, long commands, errors, and the end.
+
+import (
+	"errors"
+	"net"
+	"runtime"
+	"time"
+
+	"github.com/tidwall/redcon"
+
+	"quail/queue"
+	"quail/server/guard"
+	"quail/server/poll"
+	"quail/server/reply"
+)
+
+const (
+	// loopsShare: one loop for so many processors. One keeps up with what one journal can sync.
+	loopsShare = 4
+	// idleAfter is when a loop that has nothing to do says so; the journal then marks its end.
+	idleAfter = 2 * time.Millisecond
+)
+
+// serving is one loop and what it works with.
+type serving struct {
+	loop   *poll.Loop
+	rounds Rounds
+	round  *reply.Round
+	held   queue.Held
+	at     *connection // whose commands are being run
+
+	// feed gives redcon's parser the run of the connection that is served; one parser serves all, since a run is whole commands.
+	feed   feed
+	parser *redcon.Reader
+}
+
+// left is a run of commands, or the error behind them, that was taken from the input and not run.
+type left struct {
+	is  bool
+	run guard.Run
+	err error
+}
+
+// feed is what the parser reads.
+type feed struct{ raw []byte }
+
+var errFed = errors.New("all was read")
+
+func (f *feed) Read(p []byte) (int, error) {
+	if len(f.raw) == 0 {
+		return 0, errFed
+	}
+	n := copy(p, f.raw)
+	f.raw = f.raw[n:]
+	return n, nil
+}
+
+// startLoops starts the loops if there is an epoll and the queues can hold commits back. Without them every connection is
+// served by its goroutine.
+func (s *Server) startLoops() {
+	rounds, ok := s.cfg.Queues.(Rounds)
+	if !ok {
+		return
+	}
+	for range max(1, runtime.GOMAXPROCS(0)/loopsShare) {
+		v := &serving{rounds: rounds, round: reply.NewRound(s.senders)}
+		v.parser = redcon.NewReader(&v.feed)
+		loop, err := poll.Start(poll.Config{Begin: v.begin, End: v.end, Idle: rounds.Idle, IdleAfter: idleAfter})
+		if err != nil {
+			if !errors.Is(err, poll.ErrUnsupported) {
+				s.cfg.Log.Warn().Err(err).Msg("cannot start a loop; connections are served one by one, which is slower")
+			}
+			return
+		}
+		v.loop = loop
+		s.loops = append(s.loops, v)
+	}
+}
+
+func (s *Server) stopLoops() {
+	for _, v := range s.loops {
+		v.loop.Close()
+	}
+}
+
+// adopt gives a plain socket to one of the loops, in turn; nil if there is none, or it is no plain socket.
+func (s *Server) adopt(conn net.Conn) (*serving, *poll.Conn) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok || len(s.loops) == 0 {
+		return nil, nil
+	}
+	v := s.loops[int(s.nextLoop.Add(1))%len(s.loops)]
+	sock, err := v.loop.Adopt(tcp)
+	if err != nil {
+		return nil, nil // for want of a descriptor: Go's poller needs no second one
+	}
+	return v, sock
+}
+
+func (v *serving) begin() {
+	v.held = v.rounds.Hold()
+	v.round.Open()
+}
+
+func (v *serving) end() {
+	v.held.Release()
+	v.round.Close()
+}
+
+// sender is who writes replies that become durable.
+func (c *connection) sender() reply.Sender {
+	if c.serving != nil {
+		return c.serving.round
+	}
+	return c.server.senders
+}
+
+// serve is called by the loop when the socket may have input and the own goroutine waits for it. False leaves the rest to that.
+func (c *connection) serve(ending bool) bool {
+	for {
+		space := c.in.Space()
+		n, err := c.sock.TryRead(space)
+		if err != nil {
+			return false // it comes again
+		}
+		if n == 0 {
+			return true
+		}
+		c.filled(n)
+		if !c.serveInput() {
+			return false
+		}
+		if n < len(space) && !ending {
+			return true
+		}
+	}
+}
+
+// serveInput runs the commands that have arrived. False: the own goroutine must go on.
+func (c *connection) serveInput() bool {
+	c.serving.at = c
+	defer func() { c.serving.at = nil }()
+	for {
+		if c.closing.Load() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
+			return false
+		}
+		c.slow = false
+		run, err := c.nextOrLeft()
+		switch {
+		case err != nil || run.Args != nil || c.slow && len(run.Raw) > 0:
+			c.left = left{is: true, run: run, err: err}
+			return false
+		case len(run.Raw) == 0:
+			c.out.Flush()
+			return true
+		}
+		c.runAll(run.Raw)
+		if c.blocked() {
+			return false
+		}
+	}
+}
+
+// runAll runs the commands of a run through redcon's parser.
+func (c *connection) runAll(raw []byte) {
+	v := c.serving
+	v.feed.raw = raw
+	c.executing.Store(true)
+	for {
+		list, err := v.parser.ReadCommands()
+		if err != nil {
+			break // errFed: the run is whole commands, so nothing is left in the parser
+		}
+		for i := range list {
+			c.handle(list[i].Args)
+		}
+	}
+	c.executing.Store(false)
+	c.commit()
+}
+
+// nextOrLeft takes the next run from the input, or what the loop has left.
+func (c *connection) nextOrLeft() (guard.Run, error) {
+	if c.left.is {
+		l := c.left
+		c.left = left{}
+		return l.run, l.err
+	}
+	c.in.Limits = c.limits()
+	return c.in.Next()
+}
