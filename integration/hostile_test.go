@@ -694,7 +694,6 @@ func TestLargeBatchesReachTheirReader(t *testing.T) {
 func TestLongPipelineBeforeReading(t *testing.T) {
 	s := startServer(t)
 	w := dialWire(t, s, false)
-	w.Conn.(*net.TCPConn).SetReadBuffer(4096)
 	const n = 100_000
 	var pipeline bytes.Buffer
 	for range n {
