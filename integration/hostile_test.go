@@ -659,6 +659,54 @@ func TestSlowReaderIsDropped(t *testing.T) {
 	}
 }
 
+// The limit on what waits for a slow reader must not be one on what a reader may ask for: here, a batch of 64 MB.
+func TestLargeBatchesReachTheirReader(t *testing.T) {
+	s := startServer(t)
+	conn := s.connect(t)
+	const n, size = 8, 8 << 20
+	body := strings.Repeat("b", size)
+	for range n {
+		must(t, conn, "QPUSH", "large", body)
+	}
+	for range 2 {
+		conn.Send("QCONSUME", "large", "me", "COUNT", n, "BYTES", n*size, "LEASE", 60_000)
+		conn.Send("PING")
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := parseBatch(conn.Receive())
+		if err != nil || b == nil || len(b.messages) != n {
+			t.Fatalf("got %v", err)
+		}
+		for _, m := range b.messages {
+			if len(m.body) != size {
+				t.Errorf("message %d has %d bytes", m.id, len(m.body))
+			}
+		}
+		if pong, err := redis.String(conn.Receive()); err != nil || pong != "PONG" {
+			t.Fatalf("behind the batch: %q, %v", pong, err)
+		}
+		must(t, conn, "QNACK", "large", b.id, "RELEASE")
+	}
+}
+
+// Client libraries send a whole pipeline and only then read. The replies of a long one must have room.
+func TestLongPipelineBeforeReading(t *testing.T) {
+	s := startServer(t)
+	w := dialWire(t, s, false)
+	const n = 100_000
+	var pipeline bytes.Buffer
+	for range n {
+		writeCommand(&pipeline, "QPUSH", "long", "x")
+	}
+	if _, err := w.Write(pipeline.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		w.expect(t, ":")
+	}
+}
+
 // A pipeline of a thousand pushes is answered in order, and shares its syncs: waiting for each would take seconds.
 func TestPipelinedPushesAreAnsweredInOrder(t *testing.T) {
 	s := startServer(t)

@@ -457,6 +457,14 @@ func (s *Set) Idle() {
 	s.store.MarkEnd()
 }
 
+// StoreStats tells how the store is, for the operator. err is why commands are refused at the moment, or nil.
+func (s *Set) StoreStats() (stats wal.Stats, err error) {
+	s.mu.RLock()
+	store := s.store
+	s.mu.RUnlock()
+	return store.Stats(), s.usable()
+}
+
 // WakeAll answers null to all waiting pulls and lets no later one wait: the first step of a graceful stop.
 func (s *Set) WakeAll() {
 	s.stopping.Store(true)

@@ -67,7 +67,6 @@ type connection struct {
 	closing   atomic.Bool
 
 	closeOnce sync.Once
-	closed    atomic.Bool // no failure after this is worth a word
 
 	lastActiveMillis atomic.Int64 // unix
 	lastCommand      atomic.Pointer[commands.Spec]
@@ -269,9 +268,9 @@ func refusal(dst []byte, err error) []byte {
 	return w.Buf
 }
 
-// failed is called by the Stream when it cannot send.
+// failed is called by the Stream when it cannot send. That the connection was closed from here is not worth a word.
 func (c *connection) failed(err error) {
-	if !c.closed.Load() {
+	if !errors.Is(err, net.ErrClosed) {
 		event := c.server.cfg.Log.Debug()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			event = c.server.cfg.Log.Warn().Dur("write-timeout", c.server.writeTimeout())
@@ -284,7 +283,6 @@ func (c *connection) failed(err error) {
 // Close is called by redcon when Read has failed, and ends everything that the client has here.
 func (c *connection) Close() error {
 	c.closeOnce.Do(func() {
-		c.closed.Store(true)
 		c.net.Close()
 		c.out.Fail(net.ErrClosed)
 		c.abandon()

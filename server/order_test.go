@@ -143,3 +143,33 @@ func TestHeldReplies(t *testing.T) {
 		s.shutdown(t)
 	})
 }
+
+// Without this CLIENT LIST, asked for what a stuck client does, names the command before it, and nothing for a first one.
+func TestListNamesTheCommandThatRuns(t *testing.T) {
+	s := start(t)
+	c := s.dial(t)
+	list := func(command, want string) {
+		t.Helper()
+		c.send(command + "\r\n")
+		c.rd.ReadString('\n')
+		line, err := c.rd.ReadString('\n')
+		if err != nil || !strings.Contains(line, " cmd="+want+" ") {
+			t.Errorf("%s: got %q, %v", command, line, err)
+		}
+		c.rd.ReadString('\n') // the end of the text
+	}
+	list("CLIENT LIST", "client|list")
+	list("CLIENT INFO", "client|info")
+	blocked := s.dial(t)
+	blocked.send("PING\r\n" + pull)
+	blocked.expect("+PONG\r\n")
+	s.waitBlocked(t, 1)
+	if got := (admin{s.Server}).Clients()[1].LastCommand; got != "qconsume" {
+		t.Errorf("a blocked client runs %q", got)
+	}
+	c.send("CLIENT NOSUCH\r\n")
+	c.rd.ReadString('\n')
+	if got := (admin{s.Server}).Clients()[0].LastCommand; got != "" {
+		t.Errorf("after an unknown command: %q", got)
+	}
+}

@@ -53,6 +53,8 @@ func (s *Store) Checkpoint() error {
 	s.cutFronts(states)
 	s.mu.Lock()
 	s.pointErr = nil
+	s.pointCount++
+	s.pointTime = time.Now()
 	s.room.Broadcast()
 	s.mu.Unlock()
 	if s.cfg.Events.CheckpointDone != nil {

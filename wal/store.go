@@ -96,16 +96,18 @@ type Store struct {
 
 	pendingBytes atomic.Int64 // committed records that are in no queue's log yet
 
-	mu       sync.Mutex // guards the fields below; never held during IO
-	room     *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
-	logs     map[uint64]*QueueLog
-	writing  []*QueueLog          // have records for the background writer
-	changed  map[uint64]*QueueLog // have records that no checkpoint covers
-	gone     []*QueueLog          // deleted, directory still there
-	open     []*QueueLog          // open logs, oldest use first
-	closing  bool
-	broken   error
-	pointErr error // why the last checkpoint failed; nil if it did not
+	mu         sync.Mutex // guards the fields below; never held during IO
+	room       *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
+	logs       map[uint64]*QueueLog
+	writing    []*QueueLog          // have records for the background writer
+	changed    map[uint64]*QueueLog // have records that no checkpoint covers
+	gone       []*QueueLog          // deleted, directory still there
+	open       []*QueueLog          // open logs, oldest use first
+	closing    bool
+	broken     error
+	pointErr   error     // why the last checkpoint failed; nil if it did not
+	pointCount uint64    // checkpoints since Open
+	pointTime  time.Time // when the last of them ended
 
 	ids idBlocks
 

@@ -64,7 +64,7 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("data", directory).Str("next", adviceData(directory, err)).Msg("cannot open the data directory")
 		return exitFailed
 	}
-	srv := server.New(server.Config{Settings: values, Queues: queues, Log: log, Version: version, ConfigFile: p.configFile})
+	srv := server.New(server.Config{Settings: values, Queues: queues, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	logReady(log, listener.Addr(), directory, report, time.Since(began))

@@ -1,0 +1,41 @@
+package wal
+
+import "time"
+
+// Stats is what an operator wants to know of a store. Counts are since it was opened, sizes in bytes.
+type Stats struct {
+	// Group is the number of the last durable journal group; it rises for ever, also across restarts.
+	Group uint64
+	// JournalBytes is what the journal's files with groups take of the disk, JournalBytesMax their bound.
+	JournalBytes    int64
+	JournalBytesMax int64
+	// SinceCheckpointBytes is the journal that was written since the last checkpoint began: what a restart would replay.
+	// What a restart before it has left to replay is not in it.
+	SinceCheckpointBytes int64
+	// WriteBehindBytes is durable, and in memory until it is in its queue's log.
+	WriteBehindBytes int64
+	// Checkpoints is how many there were, LastCheckpoint when the last one ended; the zero time if there was none.
+	Checkpoints    uint64
+	LastCheckpoint time.Time
+	// CheckpointErr is why the last try of a checkpoint failed, JournalErr why the journal does not write any more; nil if
+	// it did not.
+	CheckpointErr error
+	JournalErr    error
+}
+
+// Stats tells how the store is. It is cheap and waits for no disk.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{
+		Group:                s.journal.durable.Load(),
+		JournalBytes:         s.journal.used.Load(),
+		JournalBytesMax:      s.cfg.JournalBytes,
+		SinceCheckpointBytes: s.journal.written.Load() - s.pointMark.Load(),
+		WriteBehindBytes:     s.pendingBytes.Load(),
+		Checkpoints:          s.pointCount,
+		LastCheckpoint:       s.pointTime,
+		CheckpointErr:        s.pointErr,
+		JournalErr:           s.broken,
+	}
+}
