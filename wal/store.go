@@ -10,6 +10,7 @@ package wal
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,7 @@ type Events struct {
 	TornTail       func(TornTail)
 	JournalFailed  func(error)
 	LogFailed      func(incarnation uint64, err error)
+	LogReopened    func(LogReopened)
 	CheckpointDone func(CheckpointReport)
 	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
 	CheckpointFailed func(error)
@@ -103,6 +105,7 @@ type Store struct {
 	changed  map[uint64]*QueueLog // have records that no checkpoint covers
 	gone     []*QueueLog          // deleted, directory still there
 	open     []*QueueLog          // open logs, oldest use first
+	failed   []*QueueLog          // to be taken up again; see heal.go
 	closing  bool
 	broken   error
 	pointErr error // why the last checkpoint failed; nil if it did not
@@ -112,6 +115,7 @@ type Store struct {
 	source      Source
 	writeKick   chan struct{}
 	pointKick   chan struct{}
+	healKick    chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
 	stop        chan struct{}
 	background  sync.WaitGroup
@@ -195,7 +199,7 @@ func (s *Store) segmentConfig(incarnation uint64) seglog.Config {
 }
 
 func (s *Store) logDir(incarnation uint64) string {
-	return filepath.Join(s.cfg.Dir, "queues", fmt.Sprintf("%016x", incarnation))
+	return filepath.Join(s.queuesDir(), fmt.Sprintf("%016x", incarnation))
 }
 
 func (s *Store) logFailed(incarnation uint64, err error) {
@@ -242,6 +246,13 @@ func (s *Store) opened(q *QueueLog) {
 	if excess {
 		s.kick(s.writeKick)
 	}
+}
+
+// closed takes q out of the list of open logs.
+func (s *Store) closed(q *QueueLog) {
+	s.mu.Lock()
+	s.open = slices.DeleteFunc(s.open, func(other *QueueLog) bool { return other == q })
+	s.mu.Unlock()
 }
 
 // closeExcess closes logs that were not used since it looked last, the longest open first. It is called by the background

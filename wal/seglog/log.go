@@ -38,8 +38,8 @@ import (
 // Log is one queue's log. Append and CutFront are for one goroutine, the background writer; Sync may run beside them in
 // another, and Read in any number. All take turns where they must, so a mistake there costs time and not records.
 //
-// Every error but ErrOutOfRange and ErrClosed is final: the log is in an unknown state, each later call returns the same
-// error, and only Close and a new Open help. A failed write or sync is never tried again: after it the kernel may call
+// Every error but ErrOutOfRange, ErrClosed, and a lack of descriptors in Sync and Read (vfs.OutOfDescriptors) is final: the
+// log is in an unknown state, each later call returns the same error, and only Close and a new Open help. A failed write or sync is never tried again: after it the kernel may call
 // pages clean that never reached the disk, so a second try could succeed and prove nothing.
 type Log interface {
 	// First is the LSN of the first record that the log holds, or Last()+1 if it holds none. It may be lower than what
