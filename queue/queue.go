@@ -102,7 +102,10 @@ func (q *queue) refusal() error {
 		return noQueue([]byte(q.name))
 	}
 	if err := q.log.Err(); err != nil {
-		return refuse("WALERR", "queue %q is stopped, its log failed: %v; the other queues work; restart the server when the disk is well", q.name, err)
+		if wal.Damaged(err) {
+			return refuse("WALERR", "queue %q is stopped, its log is damaged: %v; the other queues work; see docs/operations.md", q.name, err)
+		}
+		return refuse("WALERR", "queue %q is stopped, its log failed: %v; the other queues work; it goes on by itself when the cause is gone, retry then", q.name, err)
 	}
 	return nil
 }

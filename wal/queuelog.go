@@ -494,12 +494,11 @@ func (e *orderError) Error() string {
 
 // reportTorn tells of bytes that were cut off a queue's log when it was opened. The journal has what belongs there.
 func (s *Store) reportTorn(incarnation uint64, r seglog.Report) {
-	if r.TornBytes == 0 || s.cfg.Events.TornTail == nil {
+	if s.cfg.Events.TornTail == nil {
 		return
 	}
-	t := TornTail{File: s.logDir(incarnation), Bytes: r.TornBytes, Reason: "records behind the checkpoint are not whole"}
-	if len(r.TornFiles) > 0 {
-		t.SavedAs = r.TornFiles[0]
+	for _, part := range r.Torn {
+		s.cfg.Events.TornTail(TornTail{Incarnation: incarnation, File: part.File, Offset: part.Offset, Bytes: part.Bytes,
+			SavedAs: part.SavedAs, Reason: "what is behind the checkpoint is not whole records"})
 	}
-	s.cfg.Events.TornTail(t)
 }

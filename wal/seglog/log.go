@@ -104,11 +104,18 @@ type Report struct {
 	// CutRecords and CutBytes are whole, valid records after last, removed because the journal has them.
 	CutRecords uint64
 	CutBytes   int64
-	// TornBytes is how many bytes after last were no valid records. TornFiles are the copies in Config.DamagedDir.
+	// TornBytes is how many bytes after last were no valid records, Torn where they were: the last segment first.
 	TornBytes int64
-	TornFiles []string
+	Torn      []TornPart
 	// Leftovers are files of an unfinished truncation by tidwall/wal itself that were completed or removed.
 	Leftovers []string
+}
+
+// TornPart is the end of a segment that was no valid records.
+type TornPart struct {
+	File          string // the segment
+	Offset, Bytes int64
+	SavedAs       string // its copy in Config.DamagedDir; "" if none was asked for
 }
 
 // Errors that do not end the log.
