@@ -213,8 +213,12 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	}
 	scan := &journalScan{fs: s.cfg.FS, dir: s.journalDir(), damagedDir: filepath.Join(s.cfg.Dir, "damaged"), id: s.id,
 		firstNeeded: s.points.last.firstNeeded, needed: s.points.last.sequence}
+	if s.begun, err = openBegun(s.cfg.FS, s.journalDir(), s.id, scan.isUsed); err != nil {
+		return err
+	}
+	scan.needed = max(scan.needed, s.begun.least)
 	if resumeAfter > 0 {
-		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes); err != nil {
+		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes, s.begun); err != nil {
 			return err
 		}
 	}
@@ -294,7 +298,7 @@ func (s *Store) startJournal(end *journalEnd) error {
 	}
 	end.spares = spares
 	s.journal = newJournal(journalConfig{fs: s.cfg.FS, dir: s.journalDir(), id: s.id, fileBytes: s.cfg.JournalFileBytes,
-		spareFilesMax: spareMax, clock: s.NowMillis, noSync: s.cfg.NoSync,
+		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync,
 		committed: s.groupCommitted, failed: s.journalFailed}, *end)
 	return nil
 }

@@ -93,6 +93,7 @@ type Store struct {
 	lock    vfs.File
 	journal *journal
 	points  checkpoints
+	begun   *begunNote
 	start   time.Time
 	clock0  int64
 
@@ -345,6 +346,8 @@ func (s *Store) Abandon() {
 func (s *Store) release() {
 	if s.journal != nil {
 		s.journal.close()
+	} else if s.begun != nil {
+		s.begun.close()
 	}
 	s.mu.Lock()
 	open := s.open
