@@ -231,21 +231,149 @@ func TestLogHealsFromWhatWasSetAside(t *testing.T) {
 		disk.breakBelow("")
 		<-time.After(healDelayMax + time.Second)
 		synctest.Wait()
-		if err := allWell(w, s, &h); err != nil {
-			t.Fatal(err)
-		}
-		if h.failed[bad.log.Incarnation()] != 1 || h.records != 34 {
-			t.Errorf("failures reported: %v; %d records were written again, 34 lacked", h.failed, h.records)
-		}
 		if err := s.Checkpoint(); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := lossy.Stat(s.asidePath(bad.log.Incarnation())); err == nil {
 			t.Error("the records are still set aside")
 		}
+		if err := allWell(w, s, &h); err != nil {
+			t.Fatal(err)
+		}
+		if h.failed[bad.log.Incarnation()] != 1 || h.records != 34 {
+			t.Errorf("failures reported: %v; %d records were written again, 34 lacked", h.failed, h.records)
+		}
 		s.Abandon()
 		if s, _, err = w.open(testConfig(lossy.Crash(), "data"), 0); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// Without this a second failure while a log is written anew counts as success, or leaves the log half written for good.
+func TestHealingFailsToo(t *testing.T) {
+	total := healTwice(t, 0, vfs.FailBefore)
+	t.Logf("%d operations of healing", total)
+	for name, how := range manners {
+		for n := 1; n <= total; n++ {
+			if healTwice(t, n, how); t.Failed() {
+				t.Fatalf("operation %d of healing failed %s", n, name)
+			}
+		}
+	}
+	if total < 20 {
+		t.Errorf("only %d operations", total)
+	}
+}
+
+// healTwice breaks a log whose records are set aside in part, and lets operation n of taking it up again fail.
+func healTwice(t *testing.T, n int, how vfs.Failure) (total int) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		lossy := vfs.NewLossy(uint64(n))
+		disk := vfs.NewFailing(lossy)
+		cfg := testConfig(disk, "data")
+		cfg.SegmentBytes = 2 << 10
+		var h heard
+		cfg.Events = h.events()
+		s, _, err := w.open(cfg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { s.Abandon() }()
+		q, _ := w.create(s)
+		put := func(records int) {
+			for range records {
+				q.commit(s, record.Record{Kind: kindPut, Body: make([]byte, 900)})
+			}
+			q.last.Wait()
+			<-time.After(30 * time.Millisecond)
+		}
+		put(3)
+		if err := s.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		put(3) // in the log, and not synced
+		disk.FailWhen(func(op vfs.Op) bool { return inLogs(op) && op.Kind == vfs.OpSync }, vfs.FailDropped, vfs.ErrInjected)
+		if err := s.Checkpoint(); err != nil || q.log.Err() == nil {
+			t.Fatalf("checkpoint: %v, log: %v", err, q.log.Err())
+		}
+		disk.FailWhen(func(op vfs.Op) bool {
+			if q.log.Err() != nil {
+				total++
+			}
+			return q.log.Err() != nil && total == n && fits(op.Kind, how)
+		}, how, vfs.ErrInjected)
+		<-time.After(4 * healDelay)
+		synctest.Wait()
+		if err := allWell(w, s, &h); err != nil {
+			t.Error(err)
+		}
+		s.Abandon()
+		if s, _, err = w.open(testConfig(lossy.Crash(), "data"), 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return total
+}
+
+// slowSync holds the journal's sync up.
+type slowSync struct {
+	vfs.FS
+	gate chan struct{} // nil: none
+}
+
+type slowFile struct {
+	vfs.File
+	fs *slowSync
+}
+
+func (s *slowSync) OpenFile(name string, flag int, perm os.FileMode) (vfs.File, error) {
+	f, err := s.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &slowFile{f, s}, nil
+}
+
+func (f *slowFile) Datasync() error {
+	if f.fs.gate != nil {
+		<-f.fs.gate
+	}
+	return f.File.Datasync()
+}
+
+// Without this the bytes of commits that were under way when a log failed are taken off the count of pending ones twice, and
+// write-behind-bytes limits nothing any more.
+func TestHealedLogCountsWhatIsPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		slow := &slowSync{FS: vfs.NewLossy(1)}
+		disk := vfs.NewFailing(slow)
+		s, _, err := w.open(testConfig(disk, "data"), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abandon()
+		q, _ := w.create(s)
+		q.last.Wait()
+		disk.FailWhen(inLogs, vfs.FailBefore, vfs.ErrInjected)
+		slow.gate = make(chan struct{})
+		q.commit(s, record.Record{Kind: kindPut, Body: make([]byte, 1000)})
+		<-time.After(3 * healDelay)
+		synctest.Wait()
+		if err := q.log.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.pendingBytes.Load(); n < 1000 {
+			t.Errorf("%d bytes are pending while 1000 wait for a sync", n)
+		}
+		close(slow.gate)
+		q.last.Wait()
+		<-time.After(time.Second)
+		synctest.Wait()
+		if n := s.pendingBytes.Load(); n != 0 {
+			t.Errorf("%d bytes are pending when all is written", n)
 		}
 	})
 }
