@@ -90,7 +90,9 @@ func (s *Store) heal() (left int) {
 	s.failed = nil
 	s.mu.Unlock()
 	inJournal, err := s.lostFromMemory(list)
-	list = slices.DeleteFunc(list, func(q *QueueLog) bool { return !q.heal(inJournal[q.incarnation], err) })
+	list = slices.DeleteFunc(list, func(q *QueueLog) bool {
+		return !s.isClosing() && !q.heal(inJournal[q.incarnation], err)
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failed = append(s.failed, list...)

@@ -521,6 +521,45 @@ func TestLogsSpareDescriptorsForEachOther(t *testing.T) {
 	})
 }
 
+// Without this a thousand queues that find no descriptor hold the background writer, and with it all pushes, for minutes.
+func TestLackOfDescriptorsHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		disk := &scarce{FS: vfs.NewLossy(1)}
+		cfg := testConfig(disk, "data")
+		var h heard
+		cfg.Events = h.events()
+		s, _, err := w.open(cfg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abandon()
+		q, _ := w.create(s)
+		q.last.Wait()
+		<-time.After(time.Second)
+		disk.setLimit(1)
+		for range 200 {
+			if _, err := w.create(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(3 * time.Second)
+		synctest.Wait()
+		if n := s.pendingBytes.Load(); n != 0 {
+			t.Errorf("%d bytes are still pending", n)
+		}
+		if err := q.commit(s, record.Record{Kind: kindPut}).Wait(); err != nil || q.log.Err() != nil {
+			t.Errorf("the queue whose log is open: %v, %v", err, q.log.Err())
+		}
+		disk.setLimit(0)
+		<-time.After(2 * healDelayMax)
+		synctest.Wait()
+		if err := allWell(w, s, &h); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Without this a queue that found no descriptor for longer stays stopped, and a log that found none to sync with is thrown away.
 func TestLackOfDescriptorsPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -564,4 +603,77 @@ func TestLackOfDescriptorsPasses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The same over tidwall/wal and the real disk, whose failed writes and segments leave its log in a state of their own.
+func TestTidwallLogHeals(t *testing.T) {
+	for name, breakLog := range map[string]func(t *testing.T, disk *vfs.Failing, dir string) (mend func()){
+		"sync": func(_ *testing.T, disk *vfs.Failing, _ string) func() {
+			disk.FailWhen(func(op vfs.Op) bool { return inLogs(op) && op.Kind == vfs.OpSync }, vfs.FailDropped, vfs.ErrInjected)
+			return func() {}
+		},
+		"segment": func(t *testing.T, _ *vfs.Failing, dir string) func() {
+			var block []string // something stands where the next segment goes
+			for lsn := 4; lsn < 12; lsn++ {
+				path := filepath.Join(dir, fmt.Sprintf("%020d", lsn))
+				if err := os.Mkdir(path, 0o700); err == nil {
+					block = append(block, path)
+				}
+			}
+			return func() {
+				for _, path := range block {
+					if err := os.Remove(path); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				disk := vfs.NewFailing(vfs.OS)
+				cfg := testConfig(disk, t.TempDir())
+				cfg.SegmentBytes, cfg.OpenLog = 4<<10, seglog.Open
+				var h heard
+				cfg.Events = h.events()
+				s, _, err := w.open(cfg, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				q, _ := w.create(s)
+				put := func(records int) {
+					for range records {
+						q.commit(s, record.Record{Kind: kindPut, Body: make([]byte, 900)})
+					}
+					q.last.Wait()
+					<-time.After(30 * time.Millisecond)
+				}
+				put(1)
+				if err := s.Checkpoint(); err != nil {
+					t.Fatal(err)
+				}
+				mend := breakLog(t, disk, s.logDir(q.log.Incarnation()))
+				put(6)
+				if err := s.Checkpoint(); err != nil || q.log.Err() == nil {
+					t.Fatalf("checkpoint: %v, log: %v", err, q.log.Err())
+				}
+				<-time.After(3 * healDelay)
+				mend()
+				<-time.After(2 * healDelayMax)
+				synctest.Wait()
+				if err := allWell(w, s, &h); err != nil {
+					t.Fatal(err)
+				}
+				put(10)
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if s, _, err = w.open(cfg, 0); err != nil {
+					t.Fatal(err)
+				}
+				s.Abandon()
+			})
+		})
+	}
 }

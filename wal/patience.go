@@ -15,6 +15,9 @@ const (
 	// descriptors again.
 	patienceDelay = 8 * time.Millisecond
 	patienceTries = 6
+	// impatienceDelay is for how long nobody waits after somebody waited in vain: a thousand logs that find no descriptor one
+	// after the other must not stop the background writer for minutes.
+	impatienceDelay = time.Second
 )
 
 // patiently runs op, which has no effect when it finds no descriptor, until it finds one. It closes other logs than q's
@@ -29,7 +32,11 @@ func (s *Store) patiently(q *QueueLog, op func() error) error {
 		if s.closeOneIdle(q) {
 			continue // there are finitely many, and nobody is waited for
 		}
-		if try++; try > patienceTries || s.isClosing() {
+		if try++; try > patienceTries {
+			s.impatientUntil.Store(s.NowMillis() + impatienceDelay.Milliseconds())
+			return err
+		}
+		if s.isClosing() || s.NowMillis() < s.impatientUntil.Load() {
 			return err
 		}
 		<-time.After(delay)

@@ -98,6 +98,8 @@ type Store struct {
 	clock0  int64
 
 	pendingBytes atomic.Int64 // committed records that are in no queue's log yet
+	// impatientUntil is until when nobody waits for a descriptor, in milliseconds of NowMillis; see patiently.
+	impatientUntil atomic.Int64
 
 	mu       sync.Mutex // guards the fields below; never held during IO
 	room     *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
