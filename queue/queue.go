@@ -81,13 +81,17 @@ func (q *queue) hand(recs []record.Record) *Future {
 	return q.last
 }
 
-// await has the waiters served when f is done. Called with mu held.
+// await has the waiters served when f is done. Called with mu held, which serving takes: if f is done by now, after the caller
+// found that it was not, another goroutine serves. After a failure the store is reopened, and that answers everybody.
 func (q *queue) await(f *Future) {
-	if f.Done() || q.awaited == f {
+	if q.awaited == f {
 		return
 	}
-	q.awaited = f
-	f.Notify(q)
+	if f.TryNotify(q) {
+		q.awaited = f
+	} else if f.Err() == nil {
+		go q.serve()
+	}
 }
 
 // Durable implements wal.Waiter: records became durable that somebody waits for.
