@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"quail/wal/record"
@@ -547,4 +548,34 @@ func TestNewestJournalFileIsGone(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Without this a person looks for a cut tail in the journal, or in a directory of many files.
+func TestTornLogIsNamed(t *testing.T) {
+	p := newSample(t, 24<<10, 8<<10, 300, true)
+	var mu sync.Mutex
+	var torn []TornTail
+	cfg := p.cfg
+	cfg.Events.TornTail = func(tail TornTail) { mu.Lock(); torn = append(torn, tail); mu.Unlock() }
+	valid := p.img[p.tail][:p.synced[p.tail]]
+	disk := p.img.with(p.tail, append(slices.Clone(valid), "garbage"...)).disk(t)
+	cfg.FS = disk
+	s, _, err := p.w.clone().open(cfg, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Abandon()
+	for _, tail := range torn {
+		if tail.Incarnation == 0 {
+			continue
+		}
+		if tail.File != p.tail || tail.Offset != int64(len(valid)) || tail.Bytes != 7 {
+			t.Errorf("reported: %+v", tail)
+		}
+		if saved, err := readAll(disk, tail.SavedAs); err != nil || string(saved) != "garbage" {
+			t.Errorf("the copy has %q, %v", saved, err)
+		}
+		return
+	}
+	t.Error("nothing was reported of the log")
 }
