@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"quail/queue/machine"
+	"quail/wal"
 	"quail/wal/record"
 )
 
@@ -71,7 +72,10 @@ func (q *queue) info(now machine.Time) *Info {
 func (q *queue) blockedReason(now machine.Time, i *Info) string {
 	c := &i.Counts
 	if err := q.log.Err(); err != nil {
-		return fmt.Sprintf("the queue is stopped because its log failed (%v); see the server's log, and restart the server when the disk is well", err)
+		if wal.Damaged(err) {
+			return fmt.Sprintf("the queue is stopped because its log is damaged (%v); see docs/operations.md", err)
+		}
+		return fmt.Sprintf("the queue is stopped because its log failed (%v); see the server's log, it goes on by itself when the disk is well", err)
 	}
 	if _, paused := q.m.Paused(); paused {
 		return "consuming is paused; resume it with QRESUME " + q.name

@@ -84,13 +84,17 @@ func (q *queue) hand(recs []record.Record) *Future {
 	return q.last
 }
 
-// await has the waiters served when f is done. Called with mu held.
+// await has the waiters served when f is done. Called with mu held, which serving takes: if f is done by now, after the caller
+// found that it was not, another goroutine serves. After a failure the store is reopened, and that answers everybody.
 func (q *queue) await(f *Future) {
-	if f.Done() || q.awaited == f {
+	if q.awaited == f {
 		return
 	}
-	q.awaited = f
-	f.Notify(q)
+	if f.TryNotify(q) {
+		q.awaited = f
+	} else if f.Err() == nil {
+		go q.serve()
+	}
 }
 
 // Durable implements wal.Waiter: records became durable that somebody waits for.
@@ -105,7 +109,10 @@ func (q *queue) refusal() error {
 		return noQueue([]byte(q.name))
 	}
 	if err := q.log.Err(); err != nil {
-		return refuse("WALERR", "queue %q is stopped, its log failed: %v; the other queues work; restart the server when the disk is well", q.name, err)
+		if wal.Damaged(err) {
+			return refuse("WALERR", "queue %q is stopped, its log is damaged: %v; the other queues work; see docs/operations.md", q.name, err)
+		}
+		return refuse("WALERR", "queue %q is stopped, its log failed: %v; the other queues work; it goes on by itself when the cause is gone, retry then", q.name, err)
 	}
 	return nil
 }

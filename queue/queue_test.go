@@ -596,3 +596,28 @@ func TestPushesWhileTheQueueIsDeleted(t *testing.T) {
 		}
 	}
 }
+
+// Without this a group that becomes durable between a look at it and the wish to be told of it stops the queue for ever, or
+// leaves whoever waits without an answer.
+func TestAwaitingWhatIsDurableAlready(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 22)
+		w.push("q", "a")
+		q := w.set.find([]byte("q"))
+		r := request("q", "one")
+		var got *Batch
+		answered := false
+		q.mu.Lock()
+		done := q.last
+		q.line = append(q.line, &waiter{consumer: "one", pull: &r, gotBatch: func(b *Batch, _ *Future, err error) {
+			got, answered = b, err == nil
+		}})
+		q.await(done)
+		q.mu.Unlock()
+		synctest.Wait()
+		if !answered || got == nil || len(got.Messages) != 1 {
+			t.Errorf("the waiter got %v, answered: %v", got, answered)
+		}
+		w.set.Close()
+	})
+}

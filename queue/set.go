@@ -103,11 +103,17 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 			report(err)
 		}
 	}
-	failed := cfg.Events.LogFailed
+	failed, reopened := cfg.Events.LogFailed, cfg.Events.LogReopened
 	cfg.Events.LogFailed = func(incarnation uint64, err error) {
-		s.logFailed(incarnation)
+		s.logChanged(incarnation)
 		if failed != nil {
 			failed(incarnation, err)
+		}
+	}
+	cfg.Events.LogReopened = func(r wal.LogReopened) {
+		s.logChanged(r.Incarnation)
+		if reopened != nil {
+			reopened(r)
 		}
 	}
 	store, found, err := wal.Open(cfg, r, r, resumeAfter)
@@ -501,8 +507,8 @@ func (s *Set) Close() error {
 	return s.store.Close()
 }
 
-// logFailed wakes the queue's waiters, so that they hear of it.
-func (s *Set) logFailed(incarnation uint64) {
+// logChanged wakes the queue's waiters: its log failed, and they hear of it, or it works again, and they are served.
+func (s *Set) logChanged(incarnation uint64) {
 	go func() {
 		s.mu.RLock()
 		q := s.byLife[incarnation]

@@ -119,7 +119,7 @@ func (l *listener) admit(conn net.Conn) *connection {
 	s.counters.rejected.Add(1)
 	if now := time.Now(); now.Sub(l.lastRefusal) > refusalLogEvery {
 		l.lastRefusal = now
-		s.cfg.Log.Warn().Str("client", c.remote).Int64("max-clients", s.cfg.Settings.Int(settings.MaxClients)).Msg("refused a connection: max-clients is reached, or the server stops")
+		s.cfg.Log.Warn().Str("client", c.remote).Int64("limit", s.clientsMax()).Msg("refused a connection: max-clients is reached, or as many as leave descriptors for the files (ulimit -n), or the server stops")
 	}
 	conn.SetWriteDeadline(time.Now().Add(refusalTimeout))
 	conn.Write([]byte("-ERR max number of clients reached\r\n"))

@@ -64,6 +64,8 @@ type Server struct {
 	loops   []*serving
 	runID   string
 	started time.Time
+	// descriptors is how many the process may have open.
+	descriptors int64
 
 	// run executes one command of a connection; tests of the connections put their own in its place.
 	run func(*commands.Call)
@@ -94,6 +96,7 @@ func New(cfg Config) *Server {
 		senders:     reply.NewSenders(min(runtime.GOMAXPROCS(0), sendersMax)),
 		runID:       newRunID(),
 		started:     time.Now(),
+		descriptors: descriptorLimit(),
 		run:         commands.Run,
 		asked:       make(chan struct{}),
 		stopped:     make(chan struct{}),
@@ -203,7 +206,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) add(c *connection) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping.Load() || int64(len(s.connections)) >= s.cfg.Settings.Int(settings.MaxClients) {
+	if s.stopping.Load() || int64(len(s.connections)) >= s.clientsMax() {
 		return false
 	}
 	s.connections[c.id] = c

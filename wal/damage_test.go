@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"quail/wal/record"
@@ -418,6 +419,14 @@ func TestJournalTails(t *testing.T) {
 	}
 	tails(t, data, int(end), func(at int, damaged []byte, how string) {
 		w := p.w.clone()
+		if how == "cut" { // a crash makes no file shorter: its size was durable before it was begun
+			if _, err := p.reopen(t, p.journal, damaged, w); err == nil {
+				t.Error("a shortened file was taken for the journal's end")
+			} else if err := clearError(err, p.journal); err != nil {
+				t.Error(err)
+			}
+			return
+		}
 		whole := 0
 		for _, start := range starts {
 			g, err := parseGroup(data[start:], p.id(t), sequenceOf(data))
@@ -500,4 +509,73 @@ func TestQueueLogTails(t *testing.T) {
 	if (healed == 0 || refused == 0) && !testing.Short() {
 		t.Errorf("%d tails healed, %d refused: both must happen", healed, refused)
 	}
+}
+
+// Without this the newest journal file takes all acknowledged groups since the last checkpoint with it, without a word: what is
+// left looks like a journal that ended a file earlier.
+func TestNewestJournalFileIsGone(t *testing.T) {
+	p := newSample(t, 24<<10, 4<<10, 300, true)
+	data := p.img[p.journal]
+	older := slices.Clone(data)
+	h, err := parseFileHeader(older[:blockBytes], p.id(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.sequence--
+	h.put(older, p.id(t))
+	for name, left := range map[string][]byte{
+		"deleted": nil, "empty": {}, "without its header": data[:100], "never used": make([]byte, len(data)),
+		"a copy from an earlier life": older,
+	} {
+		img := p.img.with(p.journal, left)
+		if left == nil {
+			delete(img, p.journal)
+		}
+		cfg := p.cfg
+		disk := img.disk(t)
+		cfg.FS = disk
+		s, _, err := p.w.clone().open(cfg, 0)
+		if err == nil {
+			s.Abandon()
+		}
+		var corrupt *CorruptError
+		if !errors.As(err, &corrupt) || errors.Is(err, errWrong) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for path, data := range takeImage(t, disk, "data") {
+			if !bytes.Equal(img[path], data) {
+				t.Errorf("%s: %s was changed", name, path)
+			}
+		}
+	}
+}
+
+// Without this a person looks for a cut tail in the journal, or in a directory of many files.
+func TestTornLogIsNamed(t *testing.T) {
+	p := newSample(t, 24<<10, 8<<10, 300, true)
+	var mu sync.Mutex
+	var torn []TornTail
+	cfg := p.cfg
+	cfg.Events.TornTail = func(tail TornTail) { mu.Lock(); torn = append(torn, tail); mu.Unlock() }
+	valid := p.img[p.tail][:p.synced[p.tail]]
+	disk := p.img.with(p.tail, append(slices.Clone(valid), "garbage"...)).disk(t)
+	cfg.FS = disk
+	s, _, err := p.w.clone().open(cfg, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Abandon()
+	for _, tail := range torn {
+		if tail.Incarnation == 0 {
+			continue
+		}
+		if tail.File != p.tail || tail.Offset != int64(len(valid)) || tail.Bytes != 7 {
+			t.Errorf("reported: %+v", tail)
+		}
+		if saved, err := readAll(disk, tail.SavedAs); err != nil || string(saved) != "garbage" {
+			t.Errorf("the copy has %q, %v", saved, err)
+		}
+		return
+	}
+	t.Error("nothing was reported of the log")
 }

@@ -61,13 +61,15 @@ func (id storeID) seed() uint32 { return crc32.Checksum(id[:], castagnoli) }
 //	    40     8  number of the first group here
 //	    48     8  after: number of the last group before this file that counts; later ones in older files are ignored
 //	    56     8  server clock when the file was begun, milliseconds
-//	    64     4  CRC32C of bytes 0 to 63
-//	    68     4  zero, and zeros up to 512
+//	    64     4  size of the file in blocks: a shorter one was cut
+//	    68     4  CRC32C of bytes 0 to 67
+//	    72   440  zeros
 type fileHeader struct {
 	sequence    uint64
 	firstGroup  uint64
 	after       uint64
 	clockMillis int64
+	blocks      uint32
 }
 
 func (h fileHeader) put(block []byte, id storeID) {
@@ -80,7 +82,8 @@ func (h fileHeader) put(block []byte, id storeID) {
 	binary.LittleEndian.PutUint64(block[40:], h.firstGroup)
 	binary.LittleEndian.PutUint64(block[48:], h.after)
 	binary.LittleEndian.PutUint64(block[56:], uint64(h.clockMillis))
-	binary.LittleEndian.PutUint32(block[64:], crc32.Update(id.seed(), castagnoli, block[:64]))
+	binary.LittleEndian.PutUint32(block[64:], h.blocks)
+	binary.LittleEndian.PutUint32(block[68:], crc32.Update(id.seed(), castagnoli, block[:68]))
 }
 
 // errUnused: the block is all zeros, the file was prepared and never begun.
@@ -93,7 +96,7 @@ func parseFileHeader(block []byte, id storeID) (fileHeader, error) {
 	if [8]byte(block[:8]) != fileMagic {
 		return fileHeader{}, errors.New("no journal file header")
 	}
-	if binary.LittleEndian.Uint32(block[64:]) != crc32.Update(id.seed(), castagnoli, block[:64]) {
+	if binary.LittleEndian.Uint32(block[68:]) != crc32.Update(id.seed(), castagnoli, block[:68]) {
 		if [16]byte(block[16:32]) != id {
 			return fileHeader{}, errors.New("file header fails its checksum, or the file belongs to another store")
 		}
@@ -105,7 +108,7 @@ func parseFileHeader(block []byte, id storeID) (fileHeader, error) {
 	if b := binary.LittleEndian.Uint32(block[12:]); b != blockBytes {
 		return fileHeader{}, fmt.Errorf("block size %d, this is %d", b, blockBytes)
 	}
-	if !allZero(block[fileHeaderBytes-4 : blockBytes]) {
+	if !allZero(block[fileHeaderBytes:blockBytes]) {
 		return fileHeader{}, errors.New("file header's padding is not zero")
 	}
 	return fileHeader{
@@ -113,6 +116,7 @@ func parseFileHeader(block []byte, id storeID) (fileHeader, error) {
 		firstGroup:  binary.LittleEndian.Uint64(block[40:]),
 		after:       binary.LittleEndian.Uint64(block[48:]),
 		clockMillis: int64(binary.LittleEndian.Uint64(block[56:])),
+		blocks:      binary.LittleEndian.Uint32(block[64:]),
 	}, nil
 }
 

@@ -44,6 +44,8 @@ type journalConfig struct {
 	spareFilesMax int
 	// clock is the server clock in milliseconds; every group carries it.
 	clock func() int64
+	// begun is told of each file's first durable group.
+	begun *begunNote
 	// noSync leaves fdatasync out. It exists so that the power-cut test can show that it would notice.
 	noSync bool
 	// committed is called after each durable group, when its Future is done, so that the background writer it wakes finds
@@ -287,6 +289,7 @@ func (j *journal) ignoreHolds() {
 // write is the committer's loop: one group, one write, one sync.
 func (j *journal) write() {
 	defer close(j.done)
+	defer j.cfg.begun.close()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	for {
@@ -365,6 +368,9 @@ func (j *journal) commitGroup(g *filling, number uint64) bool {
 			err = fmt.Errorf("sync journal file %s: %w", j.file.Name(), err)
 		}
 	}
+	if err == nil && j.begun.Load() != j.sequence {
+		err = j.cfg.begun.write(j.sequence)
+	}
 	if err != nil {
 		j.unmarked = false
 		j.fail(err, g)
@@ -416,7 +422,7 @@ func (j *journal) put(g *filling, number uint64, flags uint16) error {
 	durable, clock := j.durable.Load(), j.cfg.clock()
 	if fresh {
 		buf = append(buf, make([]byte, blockBytes)...)
-		fileHeader{sequence: j.sequence, firstGroup: number, after: durable, clockMillis: clock}.put(buf, j.cfg.id)
+		fileHeader{sequence: j.sequence, firstGroup: number, after: durable, clockMillis: clock, blocks: uint32(j.size / blockBytes)}.put(buf, j.cfg.id)
 	}
 	start := len(buf)
 	buf = append(buf, make([]byte, groupHeaderBytes)...)

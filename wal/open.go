@@ -51,7 +51,8 @@ type Recovery struct {
 // Errors: ErrLocked, *CorruptError, those of the file system, and what r returned.
 func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Recovery, error) {
 	s := &Store{cfg: cfg, start: time.Now(), logs: map[uint64]*QueueLog{}, changed: map[uint64]*QueueLog{}, source: source,
-		writeKick: make(chan struct{}, 1), pointKick: make(chan struct{}, 1), stop: make(chan struct{})}
+		writeKick: make(chan struct{}, 1), pointKick: make(chan struct{}, 1),
+		healKick: make(chan struct{}, 1), stop: make(chan struct{})}
 	s.room = sync.NewCond(&s.mu)
 	var rec Recovery
 	var err error
@@ -69,9 +70,10 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 			s.logFailed(q.incarnation, err)
 		}
 	}
-	s.background.Add(2)
+	s.background.Add(3)
 	go s.writeBehind()
 	go s.checkpointLoop()
+	go s.healLoop()
 	if rec.Records > 0 {
 		s.kick(s.writeKick)
 		s.kick(s.pointKick)
@@ -125,7 +127,7 @@ func (s *Store) makeDir(dir string) error {
 // syncNames makes durable what a killed process may have left as names in the page cache only. From now on they count: journal
 // files that a checkpoint covers are about to be reused, and without this a power cut could bring back the checkpoint before it.
 func (s *Store) syncNames() error {
-	for _, dir := range []string{s.cfg.Dir, s.journalDir(), s.checkpointDir(), filepath.Join(s.cfg.Dir, "queues")} {
+	for _, dir := range []string{s.cfg.Dir, s.journalDir(), s.checkpointDir(), s.queuesDir()} {
 		if err := s.cfg.FS.SyncDir(dir); err != nil {
 			return fmt.Errorf("sync directory %s: %w", dir, err)
 		}
@@ -139,6 +141,7 @@ func (s *Store) syncNames() error {
 
 func (s *Store) journalDir() string    { return filepath.Join(s.cfg.Dir, "journal") }
 func (s *Store) checkpointDir() string { return filepath.Join(s.cfg.Dir, "checkpoints") }
+func (s *Store) queuesDir() string     { return filepath.Join(s.cfg.Dir, "queues") }
 
 // identify reads the file STORE, or makes it in a directory that has nothing of Quail yet.
 //
@@ -168,7 +171,7 @@ func (s *Store) identify() (isNew bool, err error) {
 }
 
 func (s *Store) newIdentity(path string) error {
-	for _, dir := range []string{s.journalDir(), s.checkpointDir(), filepath.Join(s.cfg.Dir, "queues")} {
+	for _, dir := range []string{s.journalDir(), s.checkpointDir(), s.queuesDir()} {
 		entries, err := s.cfg.FS.ReadDir(dir)
 		if err != nil {
 			return fmt.Errorf("read data directory: %w", err)
@@ -210,8 +213,12 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	}
 	scan := &journalScan{fs: s.cfg.FS, dir: s.journalDir(), damagedDir: filepath.Join(s.cfg.Dir, "damaged"), id: s.id,
 		firstNeeded: s.points.last.firstNeeded, needed: s.points.last.sequence}
+	if s.begun, err = openBegun(s.cfg.FS, s.journalDir(), s.id, scan.isUsed); err != nil {
+		return err
+	}
+	scan.needed = max(scan.needed, s.begun.least)
 	if resumeAfter > 0 {
-		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes); err != nil {
+		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes, s.begun); err != nil {
 			return err
 		}
 	}
@@ -291,7 +298,7 @@ func (s *Store) startJournal(end *journalEnd) error {
 	}
 	end.spares = spares
 	s.journal = newJournal(journalConfig{fs: s.cfg.FS, dir: s.journalDir(), id: s.id, fileBytes: s.cfg.JournalFileBytes,
-		spareFilesMax: spareMax, clock: s.NowMillis, noSync: s.cfg.NoSync,
+		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync,
 		committed: s.groupCommitted, failed: s.journalFailed}, *end)
 	return nil
 }

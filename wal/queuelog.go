@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"quail/wal/record"
 	"quail/wal/seglog"
+	"quail/wal/vfs"
 )
 
 // QueueLog is the log of one incarnation of a queue. It is safe for concurrent use, but commits of one queue must come one
@@ -28,7 +30,9 @@ type QueueLog struct {
 	dirty   bool // in the store's list for the background writer
 	changed bool // has records that the last checkpoint does not cover
 	deleted bool
-	err     error // sticky: this log failed and is not written or read until it is reopened
+	err     error // this log failed: it is not written or read until heal takes it up again
+	// failedAt is when it did.
+	failedAt time.Time
 
 	io       sync.Mutex // serialises opening, appending, syncing, cutting and closing of log; held during IO
 	logMu    sync.Mutex // guards log and readers; never held during IO
@@ -163,8 +167,12 @@ func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, erro
 	if err != nil {
 		return dst, q.fail("open", err)
 	}
-	out, err := log.Read(from, maxBytes, dst)
-	q.release()
+	defer q.release() // after fail: heal must not take up the log before all that speak of its failure are done
+	var out [][]byte
+	err = q.store.patiently(q, func() (err error) {
+		out, err = log.Read(from, maxBytes, dst)
+		return err
+	})
 	if errors.Is(err, seglog.ErrOutOfRange) {
 		return dst, err // records that are not needed any more; no fault of the log
 	}
@@ -221,12 +229,23 @@ func (q *QueueLog) open() (seglog.Log, error) {
 	if q.isDeleted() {
 		return nil, errDeleted
 	}
+	if err := q.Err(); err != nil {
+		return nil, err
+	}
 	cfg := q.store.segmentConfig(q.incarnation)
-	log, report, err := q.store.cfg.OpenLog(cfg, q.front, q.appended)
+	var log seglog.Log
+	err := q.store.patiently(q, func() error {
+		opened, report, err := q.store.cfg.OpenLog(cfg, q.front, q.appended)
+		if err != nil {
+			return err
+		}
+		log = opened
+		q.store.reportTorn(q.incarnation, report)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	q.store.reportTorn(q.incarnation, report)
 	q.logMu.Lock()
 	q.log = log
 	q.logMu.Unlock()
@@ -243,7 +262,7 @@ func (q *QueueLog) isDeleted() bool {
 	return q.deleted
 }
 
-// fail makes err sticky: this queue stops, the others go on.
+// fail stops this queue, until heal takes its log up again; the others go on.
 func (q *QueueLog) fail(operation string, err error) error {
 	if errors.Is(err, errDeleted) {
 		return err
@@ -253,13 +272,14 @@ func (q *QueueLog) fail(operation string, err error) error {
 	first := q.err == nil && !q.deleted
 	var pending int64
 	if first {
-		q.err = err
+		q.err, q.failedAt = err, time.Now()
 		pending = q.tailBytes() // they stay in memory, but do not hold up the other queues
 	}
 	q.mu.Unlock()
 	if first {
 		q.store.pendingBytes.Add(-pending)
 		q.store.logFailed(q.incarnation, err)
+		q.store.stopped(q)
 	}
 	return err
 }
@@ -302,6 +322,14 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		q.mu.Unlock()
 		return nil
 	}
+	q.dropAppended()
+	q.mu.Unlock()
+	q.store.pendingBytes.Add(int64(-bytes))
+	return nil
+}
+
+// dropAppended takes out of memory what is in the log. Called with io and mu held.
+func (q *QueueLog) dropAppended() {
 	n := int(q.appended - q.tailLSN + 1)
 	rest := q.tail[n:]
 	if len(rest) == 0 {
@@ -310,9 +338,6 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		q.tail = append(make([][]byte, 0, 2*len(rest)), rest...)
 	}
 	q.tailLSN += uint64(n)
-	q.mu.Unlock()
-	q.store.pendingBytes.Add(int64(-bytes))
-	return nil
 }
 
 // step is how many records to append at once: a segment's worth, so that the library's buffers stay small.
@@ -324,7 +349,8 @@ func step(batch [][]byte, segmentBytes int) (n, bytes int) {
 	return n, bytes
 }
 
-// sync makes the log durable up to lsn, which a checkpoint is about to promise. It returns the last LSN that is.
+// sync makes the log durable up to lsn, which a checkpoint is about to promise. It returns the last LSN that is. After a lack of
+// descriptors the log is as good as before.
 func (q *QueueLog) sync(upTo uint64) (uint64, error) {
 	q.io.Lock()
 	defer q.io.Unlock()
@@ -342,18 +368,25 @@ func (q *QueueLog) sync(upTo uint64) (uint64, error) {
 	return q.synced, err
 }
 
-// syncLog makes all that was appended durable. Called with io held.
+// syncLog makes all that was appended durable; any error but a lack of descriptors stops the queue. Called with io held.
 func (q *QueueLog) syncLog(log seglog.Log) error {
-	err := log.Sync()
+	err := q.syncFiles(log)
+	if err != nil && !vfs.OutOfDescriptors(err) {
+		return q.fail("sync", err)
+	}
+	return err
+}
+
+func (q *QueueLog) syncFiles(log seglog.Log) error {
+	err := q.store.patiently(q, log.Sync)
 	if err == nil && !q.named {
 		// A process that was killed may have left a segment's name in the page cache only, and the log takes what it finds
 		// for durable.
-		if err = q.store.cfg.FS.SyncDir(q.store.logDir(q.incarnation)); err == nil {
-			q.named = true
-		}
+		err = q.store.patiently(q, func() error { return q.store.cfg.FS.SyncDir(q.store.logDir(q.incarnation)) })
+		q.named = err == nil
 	}
 	if err != nil {
-		return q.fail("sync", err)
+		return err
 	}
 	q.synced = q.appended
 	return nil
@@ -370,6 +403,7 @@ func (q *QueueLog) cutFront(first uint64) error {
 	if err != nil {
 		return q.fail("open", err)
 	}
+	q.front = first // for whoever opens the log after an error: any of the segments before may be gone
 	if err := log.CutFront(first); err != nil {
 		return q.fail("cut front of", err)
 	}
@@ -384,18 +418,24 @@ func (q *QueueLog) closeIdle() bool {
 	}
 	defer q.io.Unlock()
 	q.logMu.Lock()
-	if q.readers > 0 || q.log == nil {
-		idle := q.log == nil
-		q.logMu.Unlock()
-		return idle
-	}
-	log := q.log
-	q.log = nil
+	log, busy := q.log, q.readers > 0
 	q.logMu.Unlock()
+	if log == nil || busy {
+		return log == nil
+	}
 	if q.appended != q.synced && !q.isDeleted() && q.Err() == nil {
 		// Opened again, the log would take all it finds for durable.
-		q.syncLog(log)
+		if err := q.syncLog(log); vfs.OutOfDescriptors(err) {
+			return false
+		}
 	}
+	q.logMu.Lock()
+	if q.readers > 0 {
+		q.logMu.Unlock()
+		return false
+	}
+	q.log = nil
+	q.logMu.Unlock()
 	if err := log.Close(); err != nil {
 		q.fail("close", err)
 	}
@@ -454,12 +494,11 @@ func (e *orderError) Error() string {
 
 // reportTorn tells of bytes that were cut off a queue's log when it was opened. The journal has what belongs there.
 func (s *Store) reportTorn(incarnation uint64, r seglog.Report) {
-	if r.TornBytes == 0 || s.cfg.Events.TornTail == nil {
+	if s.cfg.Events.TornTail == nil {
 		return
 	}
-	t := TornTail{File: s.logDir(incarnation), Bytes: r.TornBytes, Reason: "records behind the checkpoint are not whole"}
-	if len(r.TornFiles) > 0 {
-		t.SavedAs = r.TornFiles[0]
+	for _, part := range r.Torn {
+		s.cfg.Events.TornTail(TornTail{Incarnation: incarnation, File: part.File, Offset: part.Offset, Bytes: part.Bytes,
+			SavedAs: part.SavedAs, Reason: "what is behind the checkpoint is not whole records"})
 	}
-	s.cfg.Events.TornTail(t)
 }

@@ -5,8 +5,9 @@ package wal
 
 import (
 	"fmt"
-	"path/filepath"
 	"time"
+
+	"quail/wal/vfs"
 )
 
 // retryDelay is the time between a failed checkpoint and the next try.
@@ -118,6 +119,9 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 			states = append(states, checkpointState{incarnation: q.incarnation, gone: true})
 			continue
 		}
+		if vfs.OutOfDescriptors(err) && q.Err() == nil {
+			return nil, err // nothing is wrong with the log
+		}
 		if err != nil {
 			if err := s.setAside(q, logLast, snap.LSN); err != nil {
 				return nil, fmt.Errorf("set records of incarnation %d aside: %w", q.incarnation, err)
@@ -141,7 +145,7 @@ func (s *Store) removeGone(gone []*QueueLog) error {
 		}
 		s.removeAside(q.incarnation)
 	}
-	if err := s.cfg.FS.SyncDir(filepath.Join(s.cfg.Dir, "queues")); err != nil {
+	if err := s.cfg.FS.SyncDir(s.queuesDir()); err != nil {
 		return fmt.Errorf("sync directory of queues: %w", err)
 	}
 	return nil

@@ -41,8 +41,11 @@ type journalEnd struct {
 	torn         *TornTail
 }
 
-// TornTail reports bytes at the end of a log that a crash left incomplete. They were never acknowledged.
+// TornTail reports bytes at the end of a log that a crash left incomplete. Those of the journal were never acknowledged; what
+// belongs to a queue's log is in the journal, and is written again.
 type TornTail struct {
+	Incarnation uint64 // of the queue whose log it is; 0: the journal
+	// File is the segment or journal file, Offset where in it the torn bytes began.
 	File   string
 	Offset int64
 	Bytes  int64
@@ -64,7 +67,7 @@ type journalScan struct {
 	damagedDir  string
 	id          storeID
 	firstNeeded uint64 // groups below it are covered by the checkpoint
-	needed      uint64 // sequence of a file that must be there; 0 if none
+	needed      uint64 // sequence of a file that must be there, or a newer one; 0 if none
 	readOnly    bool
 	visit       func(g *group, file string, offset int64) error
 }
@@ -101,6 +104,23 @@ func (s *journalScan) run() (journalEnd, error) {
 	return end, nil
 }
 
+// isUsed reports whether any file was begun.
+func (s *journalScan) isUsed() (bool, error) {
+	all, err := s.list(&journalEnd{})
+	chain, _ := sortOut(all)
+	return len(chain) > 0 || s.needed > 0, err
+}
+
+// checkSizes: a file's size is durable before its header is written, so none that is shorter was left so by a crash.
+func checkSizes(chain []scannedFile) error {
+	for _, f := range chain {
+		if size := int64(f.header.blocks) * blockBytes; f.bytes < size {
+			return &CorruptError{File: f.path, Offset: f.bytes, Reason: fmt.Sprintf("the file ends here, its header says that it has %d bytes", size)}
+		}
+	}
+	return nil
+}
+
 // follow walks the files from the first needed group on.
 func (s *journalScan) follow(chain []scannedFile, end *journalEnd) error {
 	start := 0
@@ -111,6 +131,9 @@ func (s *journalScan) follow(chain []scannedFile, end *journalEnd) error {
 	}
 	if h := chain[start].header; h.firstGroup > s.firstNeeded && h.after >= s.firstNeeded {
 		return &gapError{from: s.firstNeeded, to: h.after, path: chain[start].path}
+	}
+	if err := checkSizes(chain[start:]); err != nil {
+		return err
 	}
 	end.lastGroup = chain[start].header.after
 	for i := range chain {
@@ -535,13 +558,13 @@ func saveAside(fs vfs.FS, dir, base string, offset int64, data []byte) (string, 
 
 // barrier begins a new file that says: nothing after group `after` counts. It goes on after a failed write or sync, when the
 // old file may hold groups that look whole but never reached the disk.
-func (s *journalScan) barrier(after uint64, fileBytes int64) error {
+func (s *journalScan) barrier(after uint64, fileBytes int64, begun *begunNote) error {
 	var end journalEnd
 	all, err := s.list(&end)
 	if err != nil {
 		return err
 	}
-	h := fileHeader{firstGroup: after + 1, after: after, sequence: 1}
+	h := fileHeader{firstGroup: after + 1, after: after, sequence: 1, blocks: uint32(fileBytes / blockBytes)}
 	for _, f := range all {
 		if f.headerErr == nil {
 			h.sequence = max(h.sequence, f.sequence+1)
@@ -566,5 +589,5 @@ func (s *journalScan) barrier(after uint64, fileBytes int64) error {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync journal file %s: %w", path, err)
 	}
-	return nil
+	return begun.write(h.sequence)
 }

@@ -10,6 +10,7 @@ package wal
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,7 @@ type Events struct {
 	TornTail       func(TornTail)
 	JournalFailed  func(error)
 	LogFailed      func(incarnation uint64, err error)
+	LogReopened    func(LogReopened)
 	CheckpointDone func(CheckpointReport)
 	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
 	CheckpointFailed func(error)
@@ -91,10 +93,13 @@ type Store struct {
 	lock    vfs.File
 	journal *journal
 	points  checkpoints
+	begun   *begunNote
 	start   time.Time
 	clock0  int64
 
 	pendingBytes atomic.Int64 // committed records that are in no queue's log yet
+	// impatientUntil is until when nobody waits for a descriptor, in milliseconds of NowMillis; see patiently.
+	impatientUntil atomic.Int64
 
 	mu         sync.Mutex // guards the fields below; never held during IO
 	room       *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
@@ -103,6 +108,7 @@ type Store struct {
 	changed    map[uint64]*QueueLog // have records that no checkpoint covers
 	gone       []*QueueLog          // deleted, directory still there
 	open       []*QueueLog          // open logs, oldest use first
+	failed     []*QueueLog          // to be taken up again; see heal.go
 	closing    bool
 	broken     error
 	pointErr   error     // why the last checkpoint failed; nil if it did not
@@ -115,6 +121,7 @@ type Store struct {
 	writeKick   chan struct{}
 	gathering   atomic.Bool // the background writer waits for more, so a group need not wake it
 	pointKick   chan struct{}
+	healKick    chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
 	stop        chan struct{}
 	background  sync.WaitGroup
@@ -213,7 +220,7 @@ func (s *Store) segmentConfig(incarnation uint64) seglog.Config {
 }
 
 func (s *Store) logDir(incarnation uint64) string {
-	return filepath.Join(s.cfg.Dir, "queues", fmt.Sprintf("%016x", incarnation))
+	return filepath.Join(s.queuesDir(), fmt.Sprintf("%016x", incarnation))
 }
 
 func (s *Store) logFailed(incarnation uint64, err error) {
@@ -263,6 +270,13 @@ func (s *Store) opened(q *QueueLog) {
 	if excess {
 		s.kick(s.writeKick)
 	}
+}
+
+// closed takes q out of the list of open logs.
+func (s *Store) closed(q *QueueLog) {
+	s.mu.Lock()
+	s.open = slices.DeleteFunc(s.open, func(other *QueueLog) bool { return other == q })
+	s.mu.Unlock()
 }
 
 // closeExcess closes logs that were not used since it looked last, the longest open first. It is called by the background
@@ -357,6 +371,8 @@ func (s *Store) Abandon() {
 func (s *Store) release() {
 	if s.journal != nil {
 		s.journal.close()
+	} else if s.begun != nil {
+		s.begun.close()
 	}
 	s.mu.Lock()
 	open := s.open

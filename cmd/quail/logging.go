@@ -44,13 +44,24 @@ func isTerminal(out io.Writer) bool {
 func storeEvents(log zerolog.Logger) wal.Events {
 	return wal.Events{
 		TornTail: func(t wal.TornTail) {
+			if t.Incarnation != 0 {
+				log.Warn().Interface("tail", t).Msg("a queue log had bytes behind its last checkpoint that are no whole records; they were cut off and copied aside, the journal has the records")
+				return
+			}
 			log.Warn().Interface("tail", t).Msg("the journal ended in a group that was never acknowledged; it was cut off and copied aside")
 		},
 		JournalFailed: func(err error) {
 			log.Error().Err(err).Msg("the journal failed: writes get -WALERR until the store is open again; look at the disk")
 		},
 		LogFailed: func(incarnation uint64, err error) {
-			log.Error().Uint64("incarnation", incarnation).Err(err).Msg("a queue's log failed: this queue stops, the others go on; see docs/operations.md")
+			if wal.Damaged(err) {
+				log.Error().Uint64("incarnation", incarnation).Err(err).Msg("a queue's log is damaged: this queue stops until it is restored, the others go on; see docs/operations.md")
+				return
+			}
+			log.Error().Uint64("incarnation", incarnation).Err(err).Msg("a queue's log failed: this queue stops and is tried again every few seconds, the others go on; look at the disk")
+		},
+		LogReopened: func(r wal.LogReopened) {
+			log.Warn().Uint64("incarnation", r.Incarnation).Uint64("records", r.Records).Dur("stopped_ms", r.Stopped).Msg("a queue whose log had failed goes on; what the log lacked was written again")
 		},
 		CheckpointDone: func(r wal.CheckpointReport) {
 			log.Debug().Int("queues", r.Queues).Int64("bytes", r.Bytes).Dur("took_ms", r.Duration).Msg("checkpoint")

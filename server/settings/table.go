@@ -37,7 +37,7 @@ var (
 
 // What one client may use, so that no client can use up the server.
 var (
-	MaxClients   = integer("connections", "max-clients", 10_000, 1, 1_000_000, "clients", "Connections at a time. One more is refused with an error. The process needs as many file descriptors, and a few hundred for its files.", live)
+	MaxClients   = integer("connections", "max-clients", 10_000, 1, 1_000_000, "clients", "Connections at a time. One more is refused with an error. The process needs as many file descriptors, and a few hundred for its files; with fewer, fewer clients are let in.", live)
 	MaxArgs      = integer("connections", "max-args", 1_048_576, 16, 16_777_216, "arguments", "Arguments of one command, so messages of one QPUSH. A client that has not given its password may send 10.", live)
 	MaxBulk      = size("connections", "max-bulk-bytes", 16*mb, kb, 512*mb, "One argument of a command. Past it the connection is closed with an error. At least `max-push-bytes`, so that a push that is too large gets its own error. A client that has not given its password may send 16kb.", live)
 	QueryBuffer  = size("connections", "query-buffer-bytes", 64*mb, 64*kb, 2*gb, "What the server holds of one connection's commands that have not run yet, a whole command included. Past it the connection is closed.", live)

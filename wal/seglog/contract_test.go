@@ -68,7 +68,7 @@ func TestOpenEndsAtLast(t *testing.T) {
 			log, report, err := v.open(cfg, 1, last)
 			must(t, err)
 			checkContent(t, log, 1, last)
-			if report.TornBytes != 0 || len(report.TornFiles) != 0 {
+			if report.TornBytes != 0 || len(report.Torn) != 0 {
 				t.Fatalf("whole records count as torn: %+v", report)
 			}
 			must(t, log.Append(makeRecords(last+1, last+2)))

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"quail/wal/record"
+	"quail/wal/vfs"
 )
 
 const (
@@ -274,15 +275,15 @@ func (c *core) Sync() error {
 		return err
 	}
 	dirty, newNames := c.unsynced()
-	for _, d := range dirty {
-		if err := c.syncSegment(d.seg, d.size); err != nil {
-			return c.fail(fmt.Errorf("sync log: %w", err))
+	if err := c.syncAll(dirty, newNames); err != nil {
+		err = fmt.Errorf("sync log: %w", err)
+		if !vfs.OutOfDescriptors(err) {
+			return c.fail(err)
 		}
-	}
-	if newNames {
-		if err := c.cfg.FS.SyncDir(c.cfg.Dir); err != nil {
-			return c.fail(fmt.Errorf("sync log: %w", err))
-		}
+		c.mu.Lock()
+		c.newNames = c.newNames || newNames
+		c.mu.Unlock()
+		return err
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -293,6 +294,18 @@ func (c *core) Sync() error {
 	}
 	for _, d := range dirty {
 		d.seg.synced = d.size
+	}
+	return nil
+}
+
+func (c *core) syncAll(dirty []dirtySegment, newNames bool) error {
+	for _, d := range dirty {
+		if err := c.syncSegment(d.seg, d.size); err != nil {
+			return err
+		}
+	}
+	if newNames {
+		return c.cfg.FS.SyncDir(c.cfg.Dir)
 	}
 	return nil
 }

@@ -83,11 +83,11 @@ func checkDamagedTail(t *testing.T, v variant, cfg Config, damaged []byte, ends 
 	if got := report.CutBytes + report.TornBytes; got != int64(len(damaged))-ends[damagedLast] {
 		t.Fatalf("damage at %d: %d bytes reported as cut", at, got)
 	}
-	if (report.TornBytes > 0) != (len(report.TornFiles) == 1) {
-		t.Fatalf("damage at %d: %d torn bytes, copies %v", at, report.TornBytes, report.TornFiles)
+	if (report.TornBytes > 0) != (len(report.Torn) == 1) {
+		t.Fatalf("damage at %d: %d torn bytes, copies %v", at, report.TornBytes, report.Torn)
 	}
 	if report.TornBytes > 0 {
-		copied := readFile(t, cfg.FS, report.TornFiles[0])
+		copied := readFile(t, cfg.FS, report.Torn[0].SavedAs)
 		if !bytes.Equal(copied, damaged[len(damaged)-int(report.TornBytes):]) {
 			t.Fatalf("damage at %d: the copy of the torn tail is wrong", at)
 		}
@@ -462,7 +462,7 @@ func TestTornBytesAreSafeBeforeTheyAreCut(t *testing.T) {
 		must(t, err)
 		must(t, log.Close())
 		after := disk.Crash()
-		if got := readFile(t, after, report.TornFiles[0]); !bytes.Equal(got, torn) {
+		if got := readFile(t, after, report.Torn[0].SavedAs); !bytes.Equal(got, torn) {
 			t.Fatalf("seed %d: the copy is %q", seed, got)
 		}
 		cfg.FS = after

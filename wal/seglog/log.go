@@ -38,8 +38,8 @@ import (
 // Log is one queue's log. Append and CutFront are for one goroutine, the background writer; Sync may run beside them in
 // another, and Read in any number. All take turns where they must, so a mistake there costs time and not records.
 //
-// Every error but ErrOutOfRange and ErrClosed is final: the log is in an unknown state, each later call returns the same
-// error, and only Close and a new Open help. A failed write or sync is never tried again: after it the kernel may call
+// Every error but ErrOutOfRange, ErrClosed, and a lack of descriptors in Sync and Read (vfs.OutOfDescriptors) is final: the
+// log is in an unknown state, each later call returns the same error, and only Close and a new Open help. A failed write or sync is never tried again: after it the kernel may call
 // pages clean that never reached the disk, so a second try could succeed and prove nothing.
 type Log interface {
 	// First is the LSN of the first record that the log holds, or Last()+1 if it holds none. It may be lower than what
@@ -104,11 +104,18 @@ type Report struct {
 	// CutRecords and CutBytes are whole, valid records after last, removed because the journal has them.
 	CutRecords uint64
 	CutBytes   int64
-	// TornBytes is how many bytes after last were no valid records. TornFiles are the copies in Config.DamagedDir.
+	// TornBytes is how many bytes after last were no valid records, Torn where they were: the last segment first.
 	TornBytes int64
-	TornFiles []string
+	Torn      []TornPart
 	// Leftovers are files of an unfinished truncation by tidwall/wal itself that were completed or removed.
 	Leftovers []string
+}
+
+// TornPart is the end of a segment that was no valid records.
+type TornPart struct {
+	File          string // the segment
+	Offset, Bytes int64
+	SavedAs       string // its copy in Config.DamagedDir; "" if none was asked for
 }
 
 // Errors that do not end the log.

@@ -53,6 +53,9 @@ func (c *core) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 		if errors.Is(err, fs.ErrNotExist) && lsn < c.First() {
 			continue // cut off between stretch and here
 		}
+		if vfs.OutOfDescriptors(err) {
+			return dst[:before], err // the log is as good as before
+		}
 		if err != nil {
 			return dst[:before], c.fail(err)
 		}

@@ -82,17 +82,19 @@ func (c *cut) setAside(cfg Config, report *Report) error {
 		return nil
 	}
 	report.TornBytes += torn
+	part := TornPart{File: filepath.Join(cfg.Dir, c.name), Offset: c.validEnd, Bytes: torn}
 	if cfg.DamagedDir == "" {
+		report.Torn = append(report.Torn, part)
 		return nil
 	}
 	if err := makeDir(cfg.FS, cfg.DamagedDir); err != nil {
 		return err
 	}
-	name := filepath.Join(cfg.DamagedDir, fmt.Sprintf("%d-%s-%d.torn", cfg.Incarnation, segmentName(c.first), c.validEnd))
-	if err := copyPart(cfg.FS, name, filepath.Join(cfg.Dir, c.name), c.validEnd, torn); err != nil {
+	part.SavedAs = filepath.Join(cfg.DamagedDir, fmt.Sprintf("%d-%s-%d.torn", cfg.Incarnation, segmentName(c.first), c.validEnd))
+	if err := copyPart(cfg.FS, part.SavedAs, part.File, part.Offset, torn); err != nil {
 		return err
 	}
-	report.TornFiles = append(report.TornFiles, name)
+	report.Torn = append(report.Torn, part)
 	return cfg.FS.SyncDir(cfg.DamagedDir)
 }
 
