@@ -81,13 +81,14 @@ func (q *queue) hand(recs []record.Record) *Future {
 	return q.last
 }
 
-// await has the waiters served when f is done. Called with mu held.
+// await has the waiters served when f is done, also if it is done by now: the disk may be quicker than the command that
+// has just committed. Being served takes the queue's lock, so it cannot happen in here. Called with mu held.
 func (q *queue) await(f *Future) {
-	if f.Done() || q.awaited == f {
+	if q.awaited == f {
 		return
 	}
 	q.awaited = f
-	f.Notify(q)
+	go f.Notify(q)
 }
 
 // Durable implements wal.Waiter: records became durable that somebody waits for.
