@@ -36,3 +36,23 @@ func TestRecordsThatAreDurableAtOnceAreServed(t *testing.T) {
 		}
 	})
 }
+
+// Without this an operator is told that nothing is left to redrive, the power goes, and what somebody else redrove just before is
+// among the dead letters again.
+func TestRedriveOfNothingWaitsForWhatItSaw(t *testing.T) {
+	inWorld(t, 41, func(w *world) {
+		w.push("q", "a")
+		b := w.expect(request("q", "c"), "a@1")
+		if n, f, err := w.set.Nack([]byte("q"), b.ID, machine.Dead, -1, nil); n != 1 || err != nil || f.Wait() != nil {
+			t.Fatalf("nack: %d, %v", n, err)
+		}
+		n, first, err := w.set.Redrive([]byte("q.dead"), nil, 0)
+		if n != 1 || err != nil {
+			t.Fatalf("redrive: %d, %v", n, err)
+		}
+		n, second, err := w.set.Redrive([]byte("q.dead"), nil, 0)
+		if n != 0 || err != nil || second != first {
+			t.Fatalf("a second redrive: %d, %v; it waits for the first: %v", n, err, second == first)
+		}
+	})
+}

@@ -6,6 +6,7 @@ package queue
 // decides, lets go, reads, locks both queues, and decides again.
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strconv"
@@ -258,7 +259,7 @@ func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err erro
 			return state != machine.Leased && (to != nil || m.Origin.ID != 0)
 		})
 		if err != nil || len(list) == 0 {
-			return n, after, err
+			return n, cmp.Or(after, q.newest()), err // "nothing" rests on what is not durable yet
 		}
 		moved, f, err := q.redriveStep(list, to)
 		if f != nil {
@@ -271,6 +272,13 @@ func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err erro
 		next = last + 1
 	}
 	return n, after, nil
+}
+
+// newest is the future of the newest commit.
+func (q *queue) newest() *Future {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.last
 }
 
 // redriveStep moves these messages, those of one origin together.

@@ -62,15 +62,21 @@ func (w *world) restart() {
 // powerCut loses what was not synced and opens what is left.
 func (w *world) powerCut() {
 	w.t.Helper()
+	w.lose()
+	w.open()
+}
+
+// lose switches the power off: the set is dead, and of its files there is what was synced, and dice for the rest.
+func (w *world) lose() {
 	crashed := w.fs.Crash()
 	w.set.mu.Lock()
 	w.set.closing = true // a dead process reopens nothing
 	close(w.set.closed)
 	w.set.mu.Unlock()
 	w.set.WakeAll()
+	w.set.reopen.Wait()
 	w.set.store.Abandon()
 	w.fs = crashed
-	w.open()
 }
 
 func (w *world) push(queue string, bodies ...string) uint64 {
