@@ -318,7 +318,8 @@ func (m *mover) pullOne() {
 		r.Block, r.BlockMillis = true, int64(1+m.rng.IntN(4))*500
 	}
 	b, err := m.pull(r)
-	if m.failed("pull", err, "LOCKED") || b == nil {
+	m.failed("pull", err, "LOCKED")
+	if b == nil { // a batch that came with an error is leased all the same, and may still be after a power cut
 		return
 	}
 	if m.ids[b.ID] {
