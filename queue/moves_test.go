@@ -270,9 +270,10 @@ func (m *mover) pushOne() {
 	case 2:
 		o.Dedup = []byte(strconv.Itoa(m.rng.IntN(3)))
 	}
+	before := m.lastID(name)
 	m.t.Logf("push %s %.20q %+v", name, body, o)
 	id, f, err := m.set.PushWith([]byte(name), [][]byte{[]byte(body)}, o)
-	if err == nil && len(o.Dedup) > 0 && !m.isFirst(name+string(o.Dedup), id) {
+	if err == nil && len(o.Dedup) > 0 && !m.isFirst(name+string(o.Dedup), id, before) {
 		m.promise("push", false, f)
 		return
 	}
@@ -282,10 +283,10 @@ func (m *mover) pushOne() {
 	}
 }
 
-// isFirst checks the answer to a push with a deduplication id.
-func (m *mover) isFirst(key string, id uint64) bool {
+// isFirst checks the answer to a push with a deduplication id; before was the queue's newest record.
+func (m *mover) isFirst(key string, id, before uint64) bool {
 	known := m.dedup[key]
-	if known != nil && known.id == 0 && !m.fresh(key[:1], id) { // that first push has survived a power cut
+	if known != nil && known.id == 0 && id <= before { // that first push has survived a power cut
 		m.dedup[key] = &remembering{id: id, until: known.until}
 		return false
 	}
@@ -299,12 +300,12 @@ func (m *mover) isFirst(key string, id uint64) bool {
 	return !inside
 }
 
-// fresh reports whether a message with this id has only just been pushed.
-func (m *mover) fresh(name string, id uint64) bool {
+// lastID is the id of a queue's newest record.
+func (m *mover) lastID(name string) uint64 {
 	q := m.set.find([]byte(name))
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.m.LastLSN() == id
+	return q.m.LastLSN()
 }
 
 func (m *mover) pullOne() {
@@ -499,6 +500,7 @@ func (m *mover) redrive() {
 
 func (m *mover) removeOne() {
 	name := m.pick()
+	m.settle()
 	list, _, err := m.set.Peek([]byte(name), machine.Gone, 0, 100)
 	if m.failed("peek", err) || len(list) == 0 {
 		return
@@ -520,7 +522,7 @@ func (m *mover) removeOne() {
 
 func (m *mover) purge() {
 	name := m.pick()
-	synctest.Wait() // so that all is durable and can be seen
+	m.settle() // all is durable then, and can be seen
 	list, _, err := m.set.Peek([]byte(name), machine.Gone, 0, 10_000)
 	if m.failed("peek", err) {
 		return
@@ -537,16 +539,21 @@ func (m *mover) purge() {
 	}
 }
 
+// settle has all that is over go back now, and not while the test looks into one queue after the other.
+func (m *mover) settle() {
+	for _, name := range m.set.Names() {
+		m.set.Info([]byte(name)) // a queue without a log says so where it is looked into
+	}
+	synctest.Wait()
+}
+
 // audit looks into all queues and compares them with the truth; after a power cut it also learns what has survived.
 func (m *mover) audit(afterCut bool) {
 	synctest.Wait()
 	if m.off = m.off || m.set.usable() != nil; m.off {
 		return
 	}
-	for _, name := range m.set.Names() {
-		m.set.Info([]byte(name)) // what is over goes back now, and not while one queue after the other is looked into
-	}
-	synctest.Wait()
+	m.settle()
 	if !afterCut {
 		m.promised()
 	}
