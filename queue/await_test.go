@@ -56,3 +56,35 @@ func TestRedriveOfNothingWaitsForWhatItSaw(t *testing.T) {
 		}
 	})
 }
+
+// Without this a consumer believes that the queue is empty, when it lost the lock while its pull waited for the disk.
+func TestPullThatLosesTheLockWhileItReadsSaysSo(t *testing.T) {
+	inWorld(t, 42, func(w *world) {
+		w.push("q", "a")
+		w.restart()
+		w.set.Lock(LockRequest{Queue: []byte("q"), Consumer: []byte("c")}, func(uint64, *Future, error) {})
+		info, _, err := w.set.Info([]byte("q"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := w.set.find([]byte("q"))
+		q.mu.Lock()
+		q.fetching = true // the disk is slow
+		q.mu.Unlock()
+		standby, _ := w.start(blocking("q", "d", 1000))
+		slow, _ := w.start(request("q", "c"))
+		if released, _, err := w.set.Unlock([]byte("q"), info.Token); !released || err != nil {
+			t.Fatalf("unlock: %v, %v", released, err)
+		}
+		q.mu.Lock()
+		q.fetching = false
+		q.mu.Unlock()
+		q.serve()
+		if p := <-slow; codeOf(p.err) != "LOCKED" {
+			t.Errorf("the pull of the consumer that lost the lock: %q, %v", show(p.batch), p.err)
+		}
+		if p := <-standby; show(p.batch) != "a@1" {
+			t.Errorf("the standby's pull: %q, %v", show(p.batch), p.err)
+		}
+	})
+}

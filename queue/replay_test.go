@@ -15,7 +15,9 @@ import (
 	"quail/queue/machine"
 )
 
-var seeds = flag.Int("seeds", 60, "number of random runs")
+const seedsDefault = 60
+
+var seeds = flag.Int("seeds", seedsDefault, "number of random runs")
 
 // shadow is what a test knows of one incarnation.
 type shadow struct {
