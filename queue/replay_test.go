@@ -54,6 +54,7 @@ func TestReplayGivesTheLiveState(t *testing.T) {
 func runChaos(t *testing.T, seed uint64) {
 	c := &chaos{world: newWorld(t, seed), rng: rand.New(rand.NewPCG(seed, 7)), shadows: map[uint64]*shadow{},
 		ids: map[uint64]bool{}, bodies: map[string]bool{}, maybe: map[string]bool{}}
+	defer func() { c.set.Close() }()
 	for round := range 6 {
 		for range 60 + c.rng.IntN(100) {
 			c.step()
@@ -68,7 +69,6 @@ func runChaos(t *testing.T, seed uint64) {
 		c.compare()
 	}
 	c.drain()
-	c.set.Close()
 }
 
 func (c *chaos) pick() string { return chaosQueues[c.rng.IntN(len(chaosQueues))] }

@@ -9,6 +9,7 @@ package machine
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -78,6 +79,7 @@ type saved struct {
 
 func TestModel(t *testing.T) {
 	scaled := unlessSet(t, "rapid.checks", modelChecks) && unlessSet(t, "rapid.steps", modelSteps)
+	unlessSet(t, "rapid.seed", rand.Uint64N(1<<53)+1)
 	steps := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &model{driver: newDriver(rt), messages: map[uint64]*modelMessage{}, batches: map[uint64]*modelBatch{}, dedup: map[string]modelDedup{}}
@@ -87,14 +89,14 @@ func TestModel(t *testing.T) {
 		m.delete(rt)
 		steps += m.steps
 	})
-	t.Logf("%d steps", steps)
+	t.Logf("%d steps; -rapid.seed=%v takes them again", steps, flag.Lookup("rapid.seed").Value)
 	if scaled && !testing.Short() && !t.Failed() && steps < stepsMin {
 		t.Errorf("only %d steps were taken, the test wants %d", steps, stepsMin)
 	}
 }
 
 // unlessSet gives a flag another default for one test.
-func unlessSet(t *testing.T, name string, value int) bool {
+func unlessSet(t *testing.T, name string, value any) bool {
 	isSet := false
 	flag.Visit(func(f *flag.Flag) { isSet = isSet || f.Name == name })
 	if isSet {
