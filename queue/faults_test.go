@@ -57,7 +57,7 @@ func TestDeliberateFaults(t *testing.T) {
 				switch {
 				case err == nil:
 					t.Errorf("%s\n%s did not notice", what, strings.Join(test, " "))
-				case !strings.Contains(out, "--- FAIL: "+test[1]) && !strings.Contains(out, "panic: "):
+				case strings.Contains(out, "panic: test timed out"), !strings.Contains(out, "--- FAIL: "+test[1]) && !strings.Contains(out, "panic: "):
 					t.Errorf("%s\n%s failed in another way:\n%s", what, strings.Join(test, " "), out)
 				default:
 					t.Logf("%s noticed it within %.1f s, compiling included", strings.Join(test, " "), time.Since(began).Seconds())

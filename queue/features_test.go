@@ -61,7 +61,7 @@ func (w *world) expectPeek(queue, want string) {
 func inWorld(t *testing.T, seed uint64, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed)
-		defer func() { w.set.Close() }() // the set that is open then; and also after a failure, which else nobody could read
+		defer w.end()
 		f(w)
 	})
 }

@@ -162,7 +162,7 @@ type recorder struct {
 func record16(t *testing.T, seed uint64) []porcupine.Operation {
 	w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions()}
 	w.open()
-	defer w.set.Close()
+	defer w.end()
 	w.create("q", "lock-ttl", strconv.Itoa(linearLockTTL))
 	bodies := make([]string, linearMessages)
 	r := &recorder{world: w, first: w.push("q", bodies...), batches: []uint64{1}, tokens: []uint64{1}} // 1 is the queue's own number

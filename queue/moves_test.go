@@ -96,7 +96,7 @@ func runMoves(t *testing.T, seed uint64) {
 	m := &mover{world: w, rng: rand.New(rand.NewPCG(seed, 11)), truths: map[string]*truth{}, ids: map[uint64]bool{}, dedup: map[string]*remembering{}}
 	m.shadows = &chaos{world: w, shadows: map[uint64]*shadow{}}
 	m.start(0)
-	defer func() { m.set.Close() }()
+	defer m.end()
 	m.createQueues()
 	for range 6 {
 		m.disk.HaltAt(m.disk.Count() + 30 + m.rng.IntN(500))

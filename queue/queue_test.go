@@ -50,6 +50,15 @@ func (w *world) open() {
 	w.set = set
 }
 
+// end closes the set that is open at the end of a test, also of one that failed: else nobody could read the failure for the
+// goroutines that are left. It is deferred. After a panic a queue may be locked for ever, and closing would wait for it.
+func (w *world) end() {
+	if p := recover(); p != nil {
+		panic(p)
+	}
+	w.set.Close()
+}
+
 // restart closes and opens again.
 func (w *world) restart() {
 	w.t.Helper()

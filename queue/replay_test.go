@@ -54,7 +54,7 @@ func TestReplayGivesTheLiveState(t *testing.T) {
 func runChaos(t *testing.T, seed uint64) {
 	c := &chaos{world: newWorld(t, seed), rng: rand.New(rand.NewPCG(seed, 7)), shadows: map[uint64]*shadow{},
 		ids: map[uint64]bool{}, bodies: map[string]bool{}, maybe: map[string]bool{}}
-	defer func() { c.set.Close() }()
+	defer c.end()
 	for round := range 6 {
 		for range 60 + c.rng.IntN(100) {
 			c.step()
