@@ -176,8 +176,8 @@ func (s *Set) Nack(name []byte, batch uint64, mode machine.NackMode, delayMillis
 	if mode == machine.Dead {
 		reason = machine.MoveRefused
 	}
-	after, err = q.settleMoving(func(now machine.Time) (e machine.Effect, changed bool, err error) {
-		if n, e, changed, err = q.m.DecideNack(now, batch, ids, mode, delayMillis, q.retryPolicy()); err != nil {
+	after, err = q.settleMoving(func(now machine.Time, p machine.RetryPolicy) (e machine.Effect, changed bool, err error) {
+		if n, e, changed, err = q.m.DecideNack(now, batch, ids, mode, delayMillis, p); err != nil {
 			return e, false, q.batchError(batch, err)
 		}
 		return e, changed, nil

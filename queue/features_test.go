@@ -61,8 +61,8 @@ func (w *world) expectPeek(queue, want string) {
 func inWorld(t *testing.T, seed uint64, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed)
+		defer w.end()
 		f(w)
-		w.set.Close()
 	})
 }
 
@@ -105,6 +105,34 @@ func TestTTLDoesNotActWhileLeased(t *testing.T) {
 			w.t.Fatalf("acknowledged %d, want 1", n)
 		}
 	})
+}
+
+// Without this dead-letter queues fill with messages that nobody wants any more.
+func TestExpiredOnItsLastAttemptIsRemoved(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refused=%v", refused), func(t *testing.T) {
+			inWorld(t, 29, func(w *world) {
+				w.create("q", "max-attempts", "1", "lease", "2000")
+				w.pushWith("q", "short", PushOptions{HasTTL: true, TTLMillis: 1000})
+				w.push("q", "long")
+				b := w.expect(request("q", "c"), "short@1 long@1")
+				time.Sleep(1500 * time.Millisecond)
+				if refused {
+					if n, f, err := w.set.Nack([]byte("q"), b.ID, machine.Dead, -1, nil); n != 2 || err != nil || f.Wait() != nil {
+						w.t.Fatalf("nack: %d, %v", n, err)
+					}
+				}
+				time.Sleep(time.Second)
+				w.expect(request("q", "c"), "null")
+				synctest.Wait()
+				w.powerCut()
+				w.expectPeek("q.dead", "long@0:ready")
+				if info, _, _ := w.set.Info([]byte("q")); info.Counts.Expired != 1 || info.Counts.DeadLettered != 1 || info.Counts.Total() != 0 {
+					w.t.Fatalf("counts %+v", info.Counts)
+				}
+			})
+		})
+	}
 }
 
 // Without this a producer that retries after a lost reply pushes twice.

@@ -114,7 +114,7 @@ func (g *gathered) add(now machine.Time, l limits, raw []byte, failed uint32) (a
 		g.err, g.full = fmt.Errorf("message %d: %w", view.LSN, err), true
 		return false
 	}
-	if m.TTLMillis > 0 && m.PushedMillis+m.TTLMillis <= now.WallMillis {
+	if m.IsOver(now) {
 		g.expired = append(g.expired, machine.Removal{ID: view.LSN, SizeBytes: uint32(len(view.Body)), Delayed: machine.IsDelayed(view.Flags, view.Meta)})
 		g.full = len(g.expired) >= expiredStep
 		return false

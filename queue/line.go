@@ -118,7 +118,10 @@ func (q *queue) attend(now machine.Time, w *waiter) func() {
 		return w.refuse(q.wrongToken(w.pull.Token, lock, held, now), q.last)
 	}
 	if held && lock.Consumer != w.consumer {
-		if w.expired(now) {
+		switch {
+		case !w.waits: // it lost the lock while it waited for the disk: null would say that nothing is there
+			return w.refuse(q.lockedBy(lock, now), q.last)
+		case w.expired(now):
 			return w.null(q.last)
 		}
 		return nil

@@ -6,6 +6,7 @@ package queue
 // decides, lets go, reads, locks both queues, and decides again.
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strconv"
@@ -72,8 +73,47 @@ func lockBoth(a, b *queue) {
 	b.mu.Lock()
 }
 
-// decision is made with the queue's lock held, and may be made again.
-type decision func(now machine.Time) (e machine.Effect, changed bool, err error)
+// decision is made with the queue's lock held, and may be made again. The policy knows which messages are not to be moved since
+// their TTL is over.
+type decision func(now machine.Time, p machine.RetryPolicy) (e machine.Effect, changed bool, err error)
+
+// plan is what a decision comes to.
+type plan struct {
+	effect  machine.Effect
+	changed bool
+	dead    []uint64 // to be moved
+	missing []uint64 // of those: records that must be read first
+}
+
+// decide makes a decision, again until no message is moved whose TTL is over: that is found out only from its record. bodies are
+// the records that were read; those in memory are added. Called with mu held.
+func (q *queue) decide(now machine.Time, decide decision, bodies map[uint64][]byte) (plan, error) {
+	policy := q.retryPolicy()
+	for {
+		e, changed, err := decide(now, policy)
+		if err != nil || !changed {
+			return plan{}, err
+		}
+		p := plan{effect: e, changed: true, dead: q.m.Dead(e, nil)}
+		p.missing = q.collect(p.dead, bodies)
+		over := len(policy.Expired)
+		for _, id := range p.dead {
+			if raw := bodies[id]; raw != nil && isOver(now, raw) {
+				policy.Expired = append(policy.Expired, id)
+			}
+		}
+		if len(policy.Expired) == over {
+			return p, nil
+		}
+		slices.Sort(policy.Expired)
+	}
+}
+
+// isOver reports whether the message's TTL is over. One that cannot be read is found out where it is moved.
+func isOver(now machine.Time, raw []byte) bool {
+	m, err := machine.ParseMessage(record.View(raw).Meta)
+	return err == nil && m.IsOver(now)
+}
 
 // settleMoving carries out a decision that may send messages to the dead-letter queue. It may read the log.
 func (q *queue) settleMoving(decide decision, reason machine.MoveReason) (after *Future, err error) {
@@ -85,21 +125,20 @@ func (q *queue) settleMoving(decide decision, reason machine.MoveReason) (after 
 			q.leave()
 			return after, err
 		}
-		e, changed, err := decide(now)
-		if err != nil || !changed {
+		p, err := q.decide(now, decide, bodies)
+		if err != nil || !p.changed {
 			after := q.last
 			q.leave()
 			return after, err
 		}
-		dead := q.m.Dead(e, nil)
-		if len(dead) == 0 {
-			after := q.commit(e)
+		if len(p.dead) == 0 {
+			after := q.commit(p.effect)
 			q.leave()
 			return after, nil
 		}
-		missing, name := q.collect(dead, bodies), q.deadName()
+		name := q.deadName()
 		q.leave()
-		if err := q.read(missing, bodies); err != nil {
+		if err := q.read(p.missing, bodies); err != nil {
 			return nil, err
 		}
 		target, err := q.set.deadQueue(name)
@@ -165,21 +204,22 @@ func (q *queue) moveDead(target *queue, decide decision, reason machine.MoveReas
 	if err := target.refusal(); err != nil {
 		return q.last, true, err
 	}
-	now := q.now()
-	e, changed, err := decide(now)
-	if err != nil || !changed {
+	p, err := q.decide(q.now(), decide, bodies)
+	if err != nil || !p.changed {
 		return q.last, true, err
 	}
-	dead := q.m.Dead(e, nil)
-	if len(q.collect(dead, bodies)) > 0 {
+	if len(p.missing) > 0 {
 		return nil, false, nil
 	}
-	moved := make([]moving, 0, len(dead))
-	for _, id := range dead {
+	if len(p.dead) == 0 { // their TTL has ended meanwhile
+		return q.commit(p.effect), true, nil
+	}
+	moved := make([]moving, 0, len(p.dead))
+	for _, id := range p.dead {
 		_, attempts := q.m.StateOf(id)
 		moved = append(moved, moving{raw: bodies[id], attempts: attempts})
 	}
-	return q.commitMove(target, e, moved, reason), true, nil
+	return q.commitMove(target, p.effect, moved, reason), true, nil
 }
 
 // moving is one message on its way.
@@ -221,8 +261,8 @@ func (q *queue) bury(now machine.Time) {
 	}
 	q.burying = true
 	go func() {
-		_, err := q.settleMoving(func(now machine.Time) (machine.Effect, bool, error) {
-			e, changed := q.m.DecideExpire(now, q.retryPolicy())
+		_, err := q.settleMoving(func(now machine.Time, p machine.RetryPolicy) (machine.Effect, bool, error) {
+			e, changed := q.m.DecideExpire(now, p)
 			return e, changed, nil
 		}, machine.MoveAttempts)
 		q.mu.Lock()
@@ -260,7 +300,7 @@ func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err erro
 			return state != machine.Leased && (to != nil || m.Origin.ID != 0)
 		}, nil)
 		if err != nil || len(list) == 0 {
-			return n, after, err
+			return n, cmp.Or(after, q.newest()), err // "nothing" rests on what is not durable yet
 		}
 		moved, f, err := q.redriveStep(list, to)
 		if f != nil {
@@ -273,6 +313,13 @@ func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err erro
 		next = last + 1
 	}
 	return n, after, nil
+}
+
+// newest is the future of the newest commit.
+func (q *queue) newest() *Future {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.last
 }
 
 // redriveStep moves these messages, those of one origin together.

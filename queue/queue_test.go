@@ -3,6 +3,7 @@ package queue
 // Scenarios on a set of queues over a file system in memory: what a consumer gets, and what is still there after a power cut.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -23,12 +24,12 @@ type world struct {
 	fs   *vfs.Lossy
 	set  *Set
 	opts *machine.Options
-	// queuesMax bounds the queues of the set.
+	// queuesMax bounds the queues of the set; 0 is 1,000.
 	queuesMax int
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions(), queuesMax: 1000}
+	w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions()}
 	w.open()
 	return w
 }
@@ -38,7 +39,7 @@ func (w *world) config(fs vfs.FS) Config {
 		Store: wal.Config{FS: fs, Dir: "/data", JournalFileBytes: 64 << 10, JournalBytes: 1 << 20, CheckpointBytes: 256 << 10,
 			WriteBehindBytes: 1 << 20, SegmentBytes: 16 << 10, OpenLogs: 8, OpenLog: seglog.OpenSim},
 		Defaults:     func() *machine.Options { return w.opts },
-		QueuesMax:    func() int { return w.queuesMax },
+		QueuesMax:    func() int { return cmp.Or(w.queuesMax, 1000) },
 		AutoCreate:   func() bool { return true },
 		PushBytesMax: func() int64 { return 1 << 20 },
 	}
@@ -53,6 +54,15 @@ func (w *world) open() {
 	w.set = set
 }
 
+// end closes the set that is open at the end of a test, also of one that failed: else nobody could read the failure for the
+// goroutines that are left. It is deferred. After a panic a queue may be locked for ever, and closing would wait for it.
+func (w *world) end() {
+	if p := recover(); p != nil {
+		panic(p)
+	}
+	w.set.Close()
+}
+
 // restart closes and opens again.
 func (w *world) restart() {
 	w.t.Helper()
@@ -65,15 +75,21 @@ func (w *world) restart() {
 // powerCut loses what was not synced and opens what is left.
 func (w *world) powerCut() {
 	w.t.Helper()
+	w.lose()
+	w.open()
+}
+
+// lose switches the power off: the set is dead, and of its files there is what was synced, and dice for the rest.
+func (w *world) lose() {
 	crashed := w.fs.Crash()
 	w.set.mu.Lock()
 	w.set.closing = true // a dead process reopens nothing
 	close(w.set.closed)
 	w.set.mu.Unlock()
 	w.set.WakeAll()
+	w.set.background.Wait()
 	w.set.store.Abandon()
 	w.fs = crashed
-	w.open()
 }
 
 func (w *world) push(queue string, bodies ...string) uint64 {
@@ -431,7 +447,7 @@ func TestJournalFailureDiscardsWhatWasNotDurable(t *testing.T) {
 }
 
 func testJournalFailure(t *testing.T, how vfs.Failure) {
-	w := &world{t: t, fs: vfs.NewLossy(11), opts: machine.DefaultOptions(), queuesMax: 1000}
+	w := &world{t: t, fs: vfs.NewLossy(11), opts: machine.DefaultOptions()}
 	failing := vfs.NewFailing(w.fs)
 	reopened := make(chan Report, 1)
 	cfg := w.config(failing)
@@ -538,7 +554,7 @@ func TestWaitingHolderGetsItsExpiredBatchBack(t *testing.T) {
 
 // Without this listing queues while a failed store is reopened kills the process, or says that no queue is there.
 func TestQueuesAreThereWhileTheStoreIsReopened(t *testing.T) {
-	w := &world{t: t, fs: vfs.NewLossy(15), opts: machine.DefaultOptions(), queuesMax: 1000}
+	w := &world{t: t, fs: vfs.NewLossy(15), opts: machine.DefaultOptions()}
 	failing := vfs.NewFailing(w.fs)
 	reopened := make(chan Report, 1)
 	cfg := w.config(failing)

@@ -15,7 +15,9 @@ import (
 	"quail/queue/machine"
 )
 
-var seeds = flag.Int("seeds", 60, "number of random runs")
+const seedsDefault = 60
+
+var seeds = flag.Int("seeds", seedsDefault, "number of random runs")
 
 // shadow is what a test knows of one incarnation.
 type shadow struct {
@@ -52,6 +54,7 @@ func TestReplayGivesTheLiveState(t *testing.T) {
 func runChaos(t *testing.T, seed uint64) {
 	c := &chaos{world: newWorld(t, seed), rng: rand.New(rand.NewPCG(seed, 7)), shadows: map[uint64]*shadow{},
 		ids: map[uint64]bool{}, bodies: map[string]bool{}, maybe: map[string]bool{}}
+	defer c.end()
 	for round := range 6 {
 		for range 60 + c.rng.IntN(100) {
 			c.step()
@@ -66,7 +69,6 @@ func runChaos(t *testing.T, seed uint64) {
 		c.compare()
 	}
 	c.drain()
-	c.set.Close()
 }
 
 func (c *chaos) pick() string { return chaosQueues[c.rng.IntN(len(chaosQueues))] }

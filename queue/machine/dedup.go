@@ -92,7 +92,9 @@ func (m *Machine) DedupCount() int { return len(m.dedup.byID) }
 // CountDuplicate counts a push that added nothing. It makes no record, so the count begins at 0 with each start.
 func (m *Machine) CountDuplicate() { m.duplicates++ }
 
-// DedupLive is how many deduplication ids are remembered now. It looks at those whose time is over and not yet let go.
+// DedupLive is how many deduplication ids cost memory now, if those are let go that can be: all from the first remembered one on in
+// push order. After the window was made shorter, ids whose time is over count as long as an earlier one is remembered. It looks
+// at those that are not let go yet.
 func (m *Machine) DedupLive(now Time) int {
 	n := len(m.dedup.byID)
 	for _, k := range m.dedup.order[m.dedup.first:] {

@@ -5,7 +5,8 @@ package machine
 
 import (
 	"bytes"
-	"testing"
+
+	"pgregory.net/rapid"
 )
 
 type logged struct {
@@ -16,7 +17,7 @@ type logged struct {
 }
 
 type driver struct {
-	t      testing.TB
+	t      rapid.TB // of a test, or of one run of rapid's
 	m      *Machine
 	log    []logged
 	now    Time
@@ -28,7 +29,7 @@ type driver struct {
 
 const wallStart = 1_700_000_000_000
 
-func newDriver(t testing.TB) *driver {
+func newDriver(t rapid.TB) *driver {
 	d := &driver{t: t, m: New(), now: Time{ClockMillis: 1000, WallMillis: wallStart}, next: 100, replay: true,
 		policy: RetryPolicy{Backoff: 1, DelayMaxMillis: 900_000}}
 	d.apply(CreateMeta("orders", Options{}, d.now.WallMillis), 0)

@@ -50,6 +50,11 @@ type Message struct {
 	Origin Origin
 }
 
+// IsOver reports whether the message's TTL is over: at that millisecond it is.
+func (m *Message) IsOver(now Time) bool {
+	return m.TTLMillis > 0 && m.PushedMillis+m.TTLMillis <= now.WallMillis
+}
+
 // Origin is where a moved message came from.
 type Origin struct {
 	Incarnation uint64
