@@ -248,8 +248,8 @@ func (q *queue) countReady(before uint64) (cursor uint64, n, bytes int64, err er
 	return cursor, n, bytes, nil
 }
 
-// Configure changes options of a queue, all or none: names and values in turn. Errors: NOQUEUE, ERR, WALERR.
-func (s *Set) Configure(name []byte, change func(o *machine.Options) error) (*Future, error) {
+// Configure gives a queue the options that change sets, all or none; its others stay. Errors: NOQUEUE, ERR, WALERR.
+func (s *Set) Configure(name []byte, change machine.Options) (*Future, error) {
 	q, after, err := s.need(name)
 	if err != nil {
 		return after, err
@@ -260,9 +260,7 @@ func (s *Set) Configure(name []byte, change func(o *machine.Options) error) (*Fu
 	}
 	defer q.leave()
 	o := *q.m.Options()
-	if err := change(&o); err != nil {
-		return q.last, refuse("ERR", "%v; nothing was changed", err)
-	}
+	o.Override(&change)
 	if err := supported(q.name, &o); err != nil {
 		return q.last, err
 	}
