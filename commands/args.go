@@ -116,7 +116,7 @@ func (a *arguments) next(word []byte) (i, option int) {
 	}
 	for i := range args {
 		// An optional positional argument, such as a cursor, must come before all that follow it in the spec.
-		if args[i].Token == "" && args[i].Type != ArgOneOf && (args[i].Multiple || a.given>>i == 0) {
+		if args[i].Token == "" && args[i].Type != ArgOneOf && (args[i].Multiple && !args[i].Counted || a.given>>i == 0) {
 			return i, 0
 		}
 	}
@@ -159,7 +159,7 @@ func (a *arguments) takeBlock(c *Call, arg *Arg, words [][]byte) (rest [][]byte,
 
 // tooFew says that a number declares more than came.
 func tooFew(number *Arg, n int64, what string, came int) string {
-	return number.label() + " is " + strconv.FormatInt(n, 10) + ", but only " + strconv.Itoa(came) + " × " + what + " came; it must be how many follow"
+	return number.label() + " is " + strconv.FormatInt(n, 10) + ", but only " + strconv.Itoa(came) + " of " + quote(what) + " came; it must be how many follow"
 }
 
 // take keeps one value at the place of argument i, after checking it.

@@ -47,6 +47,9 @@ type OptionSpec struct {
 }
 
 const (
+	// valueEchoBytesMax is how much of a refused value its error repeats.
+	valueEchoBytesMax = 64
+
 	dayMillis = 24 * 60 * 60 * 1000
 	// durationMaxMillis bounds every duration: ten years.
 	durationMaxMillis = 3650 * dayMillis
@@ -152,7 +155,7 @@ func ParseValue(spec *OptionSpec, value string) (int64, error) {
 		n, ok = size, err == nil
 	}
 	if !ok || n < spec.Min || n > spec.Max {
-		return 0, fmt.Errorf("%s must be a whole number of %s from %d to %d, not %q", spec.Name, spec.Unit, spec.Min, spec.Max, value)
+		return 0, fmt.Errorf("%s must be a whole number of %s from %d to %d, not %q", spec.Name, spec.Unit, spec.Min, spec.Max, value[:min(len(value), valueEchoBytesMax)])
 	}
 	return n, nil
 }
