@@ -12,6 +12,7 @@ package machine
 // The log keeps the records of ready messages that were taken out until the cursor has passed them, so their ids are kept as spans.
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 )
@@ -70,9 +71,10 @@ func (m *Machine) DecideMove(list []Removal, reason MoveReason, incarnation uint
 // appendTaken writes those messages of the list that are in the queue and not leased.
 func (m *Machine) appendTaken(dst []byte, list []Removal) ([]byte, int) {
 	var waits, ready []Removal
-	for _, l := range list {
+	waiting := m.waitingAmong(list)
+	for i, l := range list {
 		switch {
-		case m.waits(l.ID):
+		case waiting[i]:
 			waits = append(waits, l)
 		case !l.Delayed && l.ID > m.cursor && l.ID <= m.lastLSN && !m.Removed(l.ID):
 			ready = append(ready, l)
@@ -93,11 +95,16 @@ func (m *Machine) appendTaken(dst []byte, list []Removal) ([]byte, int) {
 	return dst, len(waits) + len(ready)
 }
 
-// waits reports whether the message is delayed or retrying. It looks at every waiting message.
-func (m *Machine) waits(id uint64) bool {
-	found := false
-	m.eachWaiting(func(w *waiting) { found = found || w.id == id })
-	return found
+// waitingAmong tells which of these messages, with rising ids, are delayed or retrying. It looks at every waiting message once.
+func (m *Machine) waitingAmong(list []Removal) []bool {
+	waits := make([]bool, len(list))
+	m.eachWaiting(func(w *waiting) {
+		i, found := slices.BinarySearchFunc(list, w.id, func(l Removal, id uint64) int { return cmp.Compare(l.ID, id) })
+		if found {
+			waits[i] = true
+		}
+	})
+	return waits
 }
 
 func (m *Machine) applyRemove(r *reader) error {
