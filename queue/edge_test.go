@@ -235,3 +235,40 @@ func TestALookSeesWhatItsAnswerWaitsFor(t *testing.T) {
 		w.expectPeek("q", "a@0:ready")
 	})
 }
+
+// Without this a dead letter lay in its old queue until somebody came by there, while the consumer of the dead-letter queue waited.
+func TestDeadLettersArriveWithNobodyLooking(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		inWorld(t, 47, func(w *world) {
+			w.create("q", "max-attempts", "1", "lease", "1000")
+			w.push("q", "a")
+			w.expect(request("q", "c"), "a@1")
+			if restarted {
+				w.powerCut()
+			}
+			began := time.Now()
+			w.expect(blocking("q.dead", "c", 10_000), "a@1")
+			if waited := time.Since(began); waited > 1100*time.Millisecond {
+				t.Errorf("restarted %v: came after %v, the lease was 1 s", restarted, waited)
+			}
+		})
+	}
+}
+
+// A move that cannot be made must be tried again, but not a thousand times a second, and nothing may be lost meanwhile.
+func TestAMoveThatFailsIsTriedAgain(t *testing.T) {
+	inWorld(t, 48, func(w *world) {
+		most := 1
+		w.set.cfg.QueuesMax = func() int { return most }
+		w.create("q", "max-attempts", "1", "lease", "1000")
+		w.push("q", "a")
+		w.expect(request("q", "c"), "a@1")
+		w.expect(blocking("q", "c", 5000), "null")
+		if n, _, _ := w.set.Len([]byte("q")); n != 1 || w.set.Count() != 1 {
+			t.Fatalf("%d messages in %d queues", n, w.set.Count())
+		}
+		most = 2
+		w.expect(blocking("q.dead", "c", 5000), "a@1")
+		w.expectPeek("q", "")
+	})
+}

@@ -19,6 +19,9 @@ import (
 const (
 	// moveTriesMax bounds how often a move starts again because the queue changed while it read.
 	moveTriesMax = 100
+	// buryRetryMillis is how long a move to the dead-letter queue that could not be made waits before it is tried again: its reason,
+	// such as max-queues, stays for a while.
+	buryRetryMillis = 1000
 	// redriveStep is how many messages are moved in one group.
 	redriveStep = 100
 	// deadSuffix makes the name of a dead-letter queue that no option names.
@@ -222,8 +225,8 @@ func (q *queue) commitMove(target *queue, e machine.Effect, list []moving, reaso
 
 // bury expires batches whose messages have used up their attempts, in the background: their bodies may have to be read.
 // Called with mu held.
-func (q *queue) bury() {
-	if q.burying {
+func (q *queue) bury(now machine.Time) {
+	if q.burying || now.ClockMillis < q.buryAfter {
 		return
 	}
 	q.burying = true
@@ -234,11 +237,11 @@ func (q *queue) bury() {
 		}, machine.MoveAttempts)
 		q.mu.Lock()
 		q.burying = false
-		q.buryFailed = err != nil
-		q.mu.Unlock()
-		if err == nil {
-			q.serve()
+		if err != nil {
+			q.buryAfter = q.store.NowMillis() + buryRetryMillis
 		}
+		q.mu.Unlock()
+		q.serve()
 	}()
 }
 

@@ -31,8 +31,8 @@ type queue struct {
 	reach    reach // messages that were read ahead from the log
 	fetching bool
 	burying  bool // a move to the dead-letter queue is under way
-	// buryFailed: the last one could not be made; the next event tries again, and until then nothing lapses.
-	buryFailed bool
+	// buryAfter: the last one could not be made; the next is tried at this time of the server clock, and until then nothing lapses.
+	buryAfter int64
 	timer      *time.Timer
 	timerAt    int64 // server clock, milliseconds; 0 when not armed
 	awaited    *Future
@@ -124,7 +124,7 @@ func (q *queue) retryPolicy() machine.RetryPolicy {
 func (q *queue) tick(now machine.Time) {
 	if e, changed := q.m.DecideExpire(now, q.retryPolicy()); changed {
 		if len(q.m.Dead(e, nil)) > 0 {
-			q.bury() // their batches stay open until the move is made; the machine refuses late acks by itself
+			q.bury(now) // their batches stay open until the move is made; the machine refuses late acks by itself
 			return
 		}
 		q.commit(e)
@@ -149,8 +149,12 @@ func (q *queue) enter() (machine.Time, error) {
 // leave serves the line if the command changed something for it, unlocks, and then runs the answers.
 func (q *queue) leave() {
 	var done answers
-	if len(q.line) > 0 && !q.deleted {
+	switch {
+	case q.deleted:
+	case len(q.line) > 0:
 		done = q.serveLine(q.now())
+	default:
+		q.armAlone()
 	}
 	q.mu.Unlock()
 	done.run()

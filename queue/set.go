@@ -121,6 +121,9 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	for _, q := range r.byLife {
 		q.store = store
 		out.Messages += q.m.Len()
+		q.mu.Lock()
+		q.armAlone()
+		q.mu.Unlock()
 	}
 	s.mu.Unlock()
 	out.Duration = time.Since(began)
