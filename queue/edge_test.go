@@ -255,6 +255,26 @@ func TestDeadLettersArriveWithNobodyLooking(t *testing.T) {
 	}
 }
 
+// The timer rings for the lease as it was; without setting it anew it would never ring for the lease as it is.
+func TestDeadLettersArriveAfterAnExtendedLease(t *testing.T) {
+	for _, millis := range []int64{200, 1000} {
+		inWorld(t, 49, func(w *world) {
+			w.create("q", "max-attempts", "1", "lease", "1000")
+			w.push("q", "a")
+			b := w.expect(request("q", "c"), "a@1")
+			time.Sleep(500 * time.Millisecond)
+			if _, f, err := w.set.Extend([]byte("q"), b.ID, millis); err != nil || f.Wait() != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			w.expect(blocking("q.dead", "c", 10_000), "a@1")
+			if waited := time.Since(began).Milliseconds(); waited < millis || waited > millis+100 {
+				t.Errorf("came after %d ms, the lease was %d ms", waited, millis)
+			}
+		})
+	}
+}
+
 // A move that cannot be made must be tried again, but not a thousand times a second, and nothing may be lost meanwhile.
 func TestAMoveThatFailsIsTriedAgain(t *testing.T) {
 	inWorld(t, 48, func(w *world) {
