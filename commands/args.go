@@ -1,11 +1,14 @@
 package commands
 
 // The parser of the queue commands' arguments, driven by their specs: positional arguments first, then options in any
-// order and any case, each at most once, then what may repeat. Nothing is allocated but a list of ids. Redis's own commands
-// do not use it, since each of them has its own wording for what it does not understand.
+// order and any case, each at most once, then what may repeat. What repeats before the end is counted: the number before it
+// says how many words are its own, so none of them is taken for an option. Nothing is allocated but a list of ids, and that for words
+// that came, never for a number that was declared. Redis's own commands do not use the parser, since each of them has its own
+// wording for what it does not understand.
 
 import (
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -21,16 +24,18 @@ type arguments struct {
 	chosen [argsMax]uint8
 	words  [argsMax][]byte
 	ints   [argsMax]int64
-	// rest are the words of the Multiple argument at the end, ids the same as numbers if its type is integer.
+	// rest are the words of the Multiple argument, ids the same as numbers if its type is integer.
 	rest [][]byte
 	ids  []uint64
+	// counted are the words of the counted block that an option brings, such as HEADERS.
+	counted [][]byte
 }
 
 // parse tells the call's words apart by its spec and checks each integer against its limits. If one does not fit, it
 // answers with an error that has the argument's name, what came and what is allowed, and returns false.
 func (c *Call) parse(a *arguments) bool {
 	a.spec = c.spec
-	words := c.Args[1:]
+	words, ok := c.Args[1:], true
 	if c.spec.parent != nil {
 		words = c.Args[2:]
 	}
@@ -49,18 +54,28 @@ func (c *Call) parse(a *arguments) bool {
 		a.given |= 1 << i
 		words = words[1:]
 		switch {
-		case arg.Type == ArgOneOf:
+		case arg.Type == ArgOneOf && arg.Token == "":
 			a.chosen[i] = uint8(option)
-		case arg.Type == ArgPureToken:
+			if words, ok = a.takeValue(c, i, &arg.Args[option], words); !ok {
+				return false
+			}
+		case arg.Type == ArgBlock && arg.Token != "":
+			if words, ok = a.takeBlock(c, arg, words); !ok {
+				return false
+			}
 		case arg.Token != "":
-			if len(words) == 0 {
-				c.argumentErr(quote(arg.Token) + " is the last word, but must be followed by " + arg.wants())
+			if words, ok = a.takeValue(c, i, arg, words); !ok {
 				return false
 			}
-			word, words = words[0], words[1:]
-			if !a.take(c, i, word) {
+		case arg.Counted:
+			n := a.ints[i-1]
+			if n > int64(len(words))+1 {
+				c.argumentErr(tooFew(&a.spec.Args[i-1], n, arg.Name, len(words)+1))
 				return false
 			}
+			start := len(c.Args) - len(words) - 1
+			a.rest = c.Args[start : start+int(n)]
+			words = words[n-1:]
 		case arg.Multiple && arg.Type == ArgInteger:
 			if !a.takeID(c, arg, word, len(words)) {
 				return false
@@ -69,7 +84,7 @@ func (c *Call) parse(a *arguments) bool {
 			a.rest = c.Args[len(c.Args)-len(words)-1:]
 			return true
 		default:
-			if !a.take(c, i, word) {
+			if !a.take(c, i, arg, word) {
 				return false
 			}
 		}
@@ -82,7 +97,7 @@ func (c *Call) parse(a *arguments) bool {
 func (a *arguments) next(word []byte) (i, option int) {
 	args := a.spec.Args
 	for i := range args {
-		if args[i].Token == "" && !args[i].Optional && !args[i].Multiple && a.given&(1<<i) == 0 {
+		if args[i].Token == "" && !args[i].Optional && (!args[i].Multiple || args[i].Counted) && a.given&(1<<i) == 0 {
 			return i, 0 // required ones come first, whatever they look like
 		}
 	}
@@ -90,7 +105,7 @@ func (a *arguments) next(word []byte) (i, option int) {
 		if args[i].Token != "" && equalFold(word, args[i].Token) {
 			return i, 0
 		}
-		if args[i].Type != ArgOneOf {
+		if args[i].Type != ArgOneOf || args[i].Token != "" {
 			continue
 		}
 		for j := range args[i].Args {
@@ -101,34 +116,81 @@ func (a *arguments) next(word []byte) (i, option int) {
 	}
 	for i := range args {
 		// An optional positional argument, such as a cursor, must come before all that follow it in the spec.
-		if args[i].Token == "" && args[i].Type != ArgOneOf && (args[i].Multiple || a.given>>i == 0) {
+		if args[i].Token == "" && args[i].Type != ArgOneOf && (args[i].Multiple && !args[i].Counted || a.given>>i == 0) {
 			return i, 0
 		}
 	}
 	return -1, 0
 }
 
-// take keeps one value, after checking it if it is an integer.
-func (a *arguments) take(c *Call, i int, word []byte) bool {
-	arg := &a.spec.Args[i]
+// takeValue keeps what follows an option's token, if anything does, at the place of argument i: arg is that argument, or one of its
+// alternatives. It returns the words behind.
+func (a *arguments) takeValue(c *Call, i int, arg *Arg, words [][]byte) (rest [][]byte, ok bool) {
+	if arg.Type == ArgPureToken {
+		return words, true
+	}
+	if len(words) == 0 {
+		c.argumentErr(quote(arg.Token) + " is the last word, but must be followed by " + arg.wants())
+		return nil, false
+	}
+	return words[1:], a.take(c, i, arg, words[0])
+}
+
+// takeBlock keeps what follows the token of a counted block: how many there are, and then their words.
+func (a *arguments) takeBlock(c *Call, arg *Arg, words [][]byte) (rest [][]byte, ok bool) {
+	number, each := &arg.Args[0], arg.Args[1].words()
+	if len(words) == 0 {
+		c.argumentErr(quote(arg.Token) + " is the last word, but must be followed by " + number.wants())
+		return nil, false
+	}
+	n, ok := parseInteger(words[0])
+	if !ok || n < number.Min || n > number.max() {
+		c.argumentErr(arg.Token + " " + number.unfit(words[0]))
+		return nil, false
+	}
+	words = words[1:]
+	if n > int64(len(words)/each) {
+		c.argumentErr(arg.Token + " " + tooFew(number, n, arg.Args[1].syntaxOnce(), len(words)/each))
+		return nil, false
+	}
+	a.counted = words[:n*int64(each)]
+	return words[n*int64(each):], true
+}
+
+// tooFew says that a number declares more than came.
+func tooFew(number *Arg, n int64, what string, came int) string {
+	return number.label() + " is " + strconv.FormatInt(n, 10) + ", but only " + strconv.Itoa(came) + " of " + quote(what) + " came; it must be how many follow"
+}
+
+// take keeps one value at the place of argument i, after checking it.
+func (a *arguments) take(c *Call, i int, arg *Arg, word []byte) bool {
 	a.words[i] = word
-	if arg.Type != ArgInteger {
-		return true
+	ok := true
+	switch {
+	case arg.Type == ArgInteger:
+		a.ints[i], ok = parseInteger(word)
+		ok = ok && a.ints[i] >= arg.Min && a.ints[i] <= arg.max()
+	case arg.Type == ArgOneOf:
+		ok = false
+		for j := range arg.Args {
+			if equalFold(word, arg.Args[j].Token) {
+				a.chosen[i], ok = uint8(j), true
+			}
+		}
+	case arg.BytesMax > 0:
+		ok = len(word) > 0 && len(word) <= arg.BytesMax
 	}
-	n, ok := parseInteger(word)
-	if !ok || n < arg.Min || n > arg.max() {
-		c.argumentErr(arg.label() + " is " + quote(string(clip(word))) + ", but must be " + arg.wants())
-		return false
+	if !ok {
+		c.argumentErr(arg.unfit(word))
 	}
-	a.ints[i] = n
-	return true
+	return ok
 }
 
 // takeID adds one of the repeated integers; more is how many words still follow.
 func (a *arguments) takeID(c *Call, arg *Arg, word []byte, more int) bool {
 	n, ok := parseInteger(word)
 	if !ok || n < arg.Min || n > arg.max() {
-		c.argumentErr(arg.label() + " is " + quote(string(clip(word))) + ", but must be " + arg.wants())
+		c.argumentErr(arg.unfit(word))
 		return false
 	}
 	if a.ids == nil {
@@ -182,21 +244,34 @@ func (a *Arg) label() string {
 	return a.Name
 }
 
+// unfit says that this word cannot be the argument, and what is allowed. Of a word whose length is wrong it says that.
+func (a *Arg) unfit(word []byte) string {
+	if a.BytesMax > 0 {
+		return a.label() + " has " + strconv.Itoa(len(word)) + " bytes, but must be " + a.wants()
+	}
+	return a.label() + " is " + quote(string(clip(word))) + ", but must be " + a.wants()
+}
+
 // wants says what is allowed.
 func (a *Arg) wants() string {
-	if a.Type != ArgInteger {
+	switch {
+	case a.BytesMax > 0:
+		return "1 to " + strconv.Itoa(a.BytesMax) + " bytes"
+	case a.Type == ArgOneOf:
+		return "one of " + strings.Trim(a.syntaxOnce(), "<>")
+	case a.Type != ArgInteger:
 		return "a " + a.display()
 	}
 	unit := ""
-	if a.Display == "ms" || a.Name == "ms" {
-		unit = " (ms)"
+	if a.Display == "ms" || a.Display == "unix-ms" || a.Name == "ms" {
+		unit = " (" + a.display() + ")"
 	}
 	return "an integer from " + strconv.FormatInt(a.Min, 10) + " to " + strconv.FormatInt(a.max(), 10) + unit
 }
 
 // twice says which option came again, or excludes one that came before.
 func twice(arg *Arg, word []byte) string {
-	if arg.Type != ArgOneOf {
+	if arg.Type != ArgOneOf || arg.Token != "" {
 		return arg.Token + " is given twice, but may come at most once"
 	}
 	list := ""

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -28,9 +29,15 @@ func TestQuote(t *testing.T) {
 		}
 	}
 	w := newWorld(2)
-	reply, _ := w.run("QUNLOCK", "orders", strings.Repeat("9", 100_000))
-	if len(reply) > 300 {
-		t.Errorf("an error of %d bytes", len(reply))
+	long := strings.Repeat("9", 100_000)
+	for _, words := range [][]string{{"QUNLOCK", "orders", long}, {"QCREATE", "orders", "lease", long}, {"QCONFIG", "SET", "orders", "dead-letter-queue", long},
+		{"QPUSHEX", "orders", long, "a"}, {"QPUSHEX", "orders", "1", "a", "DEDUP", long}, {"QPEEK", "orders", "STATE", long}} {
+		if reply, _ := w.run(words...); len(reply) > 300 || reply[0] != '-' {
+			t.Errorf("%s is answered with %d bytes", words[0], len(reply))
+		}
+	}
+	if reply, _ := w.run("QCONFIG", "SET", "orders", long, "1"); len(reply) > 600 || reply[0] != '-' {
+		t.Errorf("an unknown option is answered with %d bytes", len(reply))
 	}
 }
 
@@ -41,4 +48,18 @@ func FuzzParseInteger(f *testing.F) {
 			t.Errorf("%q: %d", word, n)
 		}
 	})
+}
+
+// A count is a client's claim. Whoever allocated for it would die of QPUSHEX q 9007199254740991 x.
+func TestNothingIsAllocatedForADeclaredCount(t *testing.T) {
+	for _, words := range [][]string{{"QPUSHEX", "orders", "9007199254740991", "a"}, {"QPUSHEX", "orders", "1", "a", "HEADERS", "1024", "b", "c"}} {
+		w := newWorld(2)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		reply, _ := w.run(words...)
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > 64<<10 || reply[0] != '-' {
+			t.Errorf("%v allocates %d bytes and gets %q", words, grown, reply)
+		}
+	}
 }

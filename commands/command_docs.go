@@ -50,7 +50,7 @@ func writeDocs(w *resp.Writer, s *Spec) {
 	w.BulkString(string(s.Group))
 	if len(s.Args) > 0 {
 		w.BulkString("arguments")
-		writeArgs(w, s.Args)
+		writeArgs(w, s.Args, new(int))
 	}
 	if len(s.Subcommands) > 0 {
 		w.BulkString("subcommands")
@@ -58,15 +58,16 @@ func writeDocs(w *resp.Writer, s *Spec) {
 	}
 }
 
-func writeArgs(w *resp.Writer, args []Arg) {
+// writeArgs writes arguments; keys counts those that are keys, in the order of their key specifications.
+func writeArgs(w *resp.Writer, args []Arg, keys *int) {
 	w.Array(len(args))
 	for i := range args {
-		writeArg(w, &args[i])
+		writeArg(w, &args[i], keys)
 	}
 }
 
 // writeArg writes one argument with the keys that Redis has for it, in Redis's order.
-func writeArg(w *resp.Writer, a *Arg) {
+func writeArg(w *resp.Writer, a *Arg, keys *int) {
 	parts := a.Type == ArgOneOf || a.Type == ArgBlock
 	fields := 3 // name, type, and display_text or arguments
 	for _, more := range []bool{a.Type == ArgKey, a.Token != "", a.Text != "", a.Optional || a.Multiple} {
@@ -85,7 +86,8 @@ func writeArg(w *resp.Writer, a *Arg) {
 	}
 	if a.Type == ArgKey {
 		w.BulkString("key_spec_index")
-		w.Int(0)
+		w.Int(int64(*keys))
+		*keys++
 	}
 	if a.Token != "" {
 		w.BulkString("token")
@@ -108,6 +110,6 @@ func writeArg(w *resp.Writer, a *Arg) {
 	}
 	if parts {
 		w.BulkString("arguments")
-		writeArgs(w, a.Args)
+		writeArgs(w, a.Args, keys)
 	}
 }

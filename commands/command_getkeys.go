@@ -35,19 +35,15 @@ func writeKeysOf(c *Call, withFlags bool) {
 		c.W.Error("ERR", "Invalid number of arguments specified for command")
 		return
 	}
-	last := s.lastKey
-	if last < 0 {
-		last = len(words) - 1
-	}
-	names := words[s.firstKey : last+1]
-	c.W.Array(len(names))
-	for _, name := range names {
+	keys := s.KeysOf(words)
+	c.W.Array(len(keys))
+	for _, key := range keys {
 		if withFlags {
 			c.W.Array(2)
-			c.W.Bulk(name)
-			simpleSet(c.W, s.keyFlags(), "")
+			c.W.Bulk(key.Name)
+			simpleSet(c.W, key.Flags, "")
 			continue
 		}
-		c.W.Bulk(name)
+		c.W.Bulk(key.Name)
 	}
 }

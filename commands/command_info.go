@@ -44,7 +44,11 @@ func writeInfo(w *resp.Writer, s *Spec) {
 	w.Array(10)
 	w.BulkString(s.fullName)
 	w.Int(int64(s.arity))
-	simpleSet(w, s.Flags.Names(), "")
+	flags := s.Flags.Names()
+	if len(s.optionKeys) > 0 {
+		flags = append(flags, "movablekeys") // a proxy that looks at the first key only would miss one
+	}
+	simpleSet(w, flags, "")
 	w.Int(int64(s.firstKey))
 	w.Int(int64(s.lastKey))
 	w.Int(int64(step))
@@ -64,7 +68,7 @@ func writeInfo(w *resp.Writer, s *Spec) {
 	}
 }
 
-// writeKeySpecs tells where the keys are in the words of Redis 7: begin at an index, then take a range.
+// writeKeySpecs tells where the keys are in the words of Redis 7: begin at an index, or behind an option's token, then take a range.
 func writeKeySpecs(w *resp.Writer, s *Spec) {
 	if s.firstKey == 0 {
 		w.Set(0)
@@ -74,7 +78,7 @@ func writeKeySpecs(w *resp.Writer, s *Spec) {
 	if s.lastKey < 0 {
 		last = -1
 	}
-	w.Set(1)
+	w.Set(1 + len(s.optionKeys))
 	w.Map(3)
 	w.BulkString("flags")
 	simpleSet(w, s.keyFlags(), "")
@@ -86,6 +90,27 @@ func writeKeySpecs(w *resp.Writer, s *Spec) {
 	w.Map(1)
 	w.BulkString("index")
 	w.Int(int64(s.firstKey))
+	writeKeyRange(w, last)
+	for _, option := range s.optionKeys {
+		w.Map(3)
+		w.BulkString("flags")
+		simpleSet(w, optionKeyFlags, "")
+		w.BulkString("begin_search")
+		w.Map(2)
+		w.BulkString("type")
+		w.BulkString("keyword")
+		w.BulkString("spec")
+		w.Map(2)
+		w.BulkString("keyword")
+		w.BulkString(option.Token)
+		w.BulkString("startfrom")
+		w.Int(int64(s.lastKey) + 1)
+		writeKeyRange(w, 0)
+	}
+}
+
+// writeKeyRange says that from where the search begins up to last, counted from there, all words are keys.
+func writeKeyRange(w *resp.Writer, last int64) {
 	w.BulkString("find_keys")
 	w.Map(2)
 	w.BulkString("type")

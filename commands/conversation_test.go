@@ -117,7 +117,7 @@ func show(reply string) string {
 // given sets what the world answers. The queue's error ends with the next given of any kind.
 func (w *world) given(t *testing.T, words []string) {
 	q := w.queues
-	q.err, q.batch, w.settings.err = nil, nil, nil
+	q.err, q.batch, q.found, w.settings.err = nil, nil, nil, nil
 	switch words[0] {
 	case "number": // an id, a count, a token, a time
 		q.number, _ = strconv.ParseInt(words[1], 10, 64)
@@ -133,6 +133,12 @@ func (w *world) given(t *testing.T, words []string) {
 			{ID: 5, Body: []byte("a\r\nb\x00"), Attempt: 3, PushedMillis: 1700000000001,
 				Headers: [][2][]byte{{[]byte("from"), []byte("shop")}, {[]byte("empty"), nil}}},
 		}}
+	case "found":
+		q.found = []queue.Found{
+			{State: machine.Retrying, Message: queue.Message{ID: 4, Body: []byte("hello"), Attempt: 2, PushedMillis: 1700000000000,
+				Headers: [][2][]byte{{[]byte("from"), []byte("shop")}}}},
+			{State: machine.Ready, Message: queue.Message{ID: 9, PushedMillis: 1700000000001}},
+		}
 	case "info":
 		q.info = &queue.Info{Name: "orders", Incarnation: 3, CreatedMillis: 1600000000000, Holder: "w1", Token: 41, LockMillisLeft: 900,
 			OldestAgeMillis: 50, FirstID: 4, NextID: 9, Cursor: 8, Batches: make([]machine.BatchInfo, 2), Waiting: 1, Segments: 2,

@@ -31,6 +31,7 @@ var errorMeanings = [][2]string{
 	{"NOBATCH", "The batch expired, was superseded, or is unknown. Do not retry."},
 	{"NOQUEUE", "There is no such queue, and this command does not make one."},
 	{"EXISTS", "The queue is there with other options."},
+	{"PAUSED", "Producers, or consumers, of the queue are stopped. QRESUME ends that."},
 	{"QFULL", "A limit of the queue or of the server is reached."},
 	{"TOOBIG", "A body, or a whole push, is larger than the limit."},
 	{"WALERR", "The log failed. The outcome is unknown."},
@@ -122,7 +123,7 @@ func documentedArgs(list []string, args []Arg) []string {
 }
 
 func pageOptions(b *strings.Builder) {
-	b.WriteString("\n### Queue options\n\nOf QCREATE. The server's default of each is the setting `default-<option>`.\n\n")
+	b.WriteString("\n### Queue options\n\nOf QCREATE and QCONFIG. The server's default of each is the setting `default-<option>`.\n\n")
 	b.WriteString("| Option | Default | Allowed | |\n|---|---|---|---|\n")
 	for _, o := range machine.Specs {
 		value, allowed := fmt.Sprint(o.Default), fmt.Sprintf("%d to %d %s", o.Min, o.Max, o.Unit)

@@ -27,6 +27,7 @@ type fakeQueues struct {
 	canceled int
 	returned chan uint64
 	future   *queue.Future
+	found    []queue.Found
 }
 
 func newFakeQueues() *fakeQueues {
@@ -39,6 +40,12 @@ func (q *fakeQueues) called(format string, args ...any) {
 
 func (q *fakeQueues) Push(name []byte, bodies [][]byte) (uint64, *queue.Future, error) {
 	q.called("Push %q %q", name, bodies)
+	return uint64(q.number), q.future, q.err
+}
+
+func (q *fakeQueues) PushWith(name []byte, bodies [][]byte, o queue.PushOptions) (uint64, *queue.Future, error) {
+	q.called("PushWith %q %q delay=%v/%d at=%d ttl=%v/%d dedup=%q headers=%q", name, bodies, o.HasDelay, o.DelayMillis, o.AtMillis,
+		o.HasTTL, o.TTLMillis, o.Dedup, o.Headers)
 	return uint64(q.number), q.future, q.err
 }
 
@@ -95,15 +102,62 @@ func (q *fakeQueues) Info(name []byte) (*queue.Info, *queue.Future, error) {
 	return q.info, q.future, q.err
 }
 
-func (q *fakeQueues) Create(name []byte, o machine.Options) (*queue.Future, error) {
-	var set []string
+// optionsSet shows the options that are set.
+func optionsSet(o *machine.Options) (set []string) {
 	for i := range machine.Specs {
 		if o.IsSet(machine.Option(i)) {
 			set = append(set, machine.Specs[i].Name+"="+o.Value(machine.Option(i), nil))
 		}
 	}
-	q.called("Create %q %v", name, set)
+	return set
+}
+
+func (q *fakeQueues) Create(name []byte, o machine.Options) (*queue.Future, error) {
+	q.called("Create %q %v", name, optionsSet(&o))
 	return q.future, q.err
+}
+
+func (q *fakeQueues) Options(name []byte) ([][2]string, *queue.Future, error) {
+	q.called("Options %q", name)
+	return [][2]string{{"lease", "30000"}, {"lock-ttl", "5"}, {"dead-letter-queue", "orders.dead"}}, q.future, q.err
+}
+
+func (q *fakeQueues) Configure(name []byte, change machine.Options) (*queue.Future, error) {
+	q.called("Configure %q %v", name, optionsSet(&change))
+	return q.future, q.err
+}
+
+func (q *fakeQueues) Peek(name []byte, state machine.State, from uint64, most int) ([]queue.Found, *queue.Future, error) {
+	q.called("Peek %q state=%v from=%d most=%d", name, state, from, most)
+	return q.found, q.future, q.err
+}
+
+func (q *fakeQueues) Get(name []byte, id uint64) (*queue.Found, *queue.Future, error) {
+	q.called("Get %q id=%d", name, id)
+	if len(q.found) == 0 {
+		return nil, q.future, q.err
+	}
+	return &q.found[0], q.future, q.err
+}
+
+func (q *fakeQueues) Remove(name []byte, ids []uint64) (int, *queue.Future, error) {
+	q.called("Remove %q ids=%v", name, ids)
+	return int(q.number), q.future, q.err
+}
+
+func (q *fakeQueues) Purge(name []byte, before uint64) (int64, *queue.Future, error) {
+	q.called("Purge %q before=%d", name, before)
+	return q.number, q.future, q.err
+}
+
+func (q *fakeQueues) Pause(name []byte, pause, push, consume bool) (*queue.Future, error) {
+	q.called("Pause %q %v push=%v consume=%v", name, pause, push, consume)
+	return q.future, q.err
+}
+
+func (q *fakeQueues) Redrive(name, to []byte, most int) (int, *queue.Future, error) {
+	q.called("Redrive %q to=%q most=%d", name, to, most)
+	return int(q.number), q.future, q.err
 }
 
 func (q *fakeQueues) Delete(name []byte) (bool, *queue.Future, error) {

@@ -20,7 +20,7 @@ var qconsume = &Spec{
 		"Without BLOCK the answer comes now; FILL still holds a batch that has messages. While the queue has `max-open-batches` " +
 			"open batches, nothing more is delivered. Later commands on the connection wait for the answer.",
 	},
-	Errors: []string{"LOCKED", "WRONGTOKEN", "NOQUEUE", "QFULL", "WALERR"},
+	Errors: []string{"LOCKED", "WRONGTOKEN", "PAUSED", "NOQUEUE", "QFULL", "WALERR"},
 	Args: []Arg{
 		{Name: "queue", Type: ArgKey},
 		{Name: "consumer", Text: "Who asks; all connections with one name are one holder."},
@@ -77,32 +77,4 @@ func runQConsume(c *Call) {
 			go queues.Return(request.Queue, b.ID)
 		}
 	}))
-}
-
-// messageOverheadBytes is about what the numbers and marks around a body take in a reply.
-const messageOverheadBytes = 64
-
-func writeBatch(w *resp.Writer, b *queue.Batch) {
-	size := messageOverheadBytes
-	for i := range b.Messages {
-		size += len(b.Messages[i].Body) + messageOverheadBytes
-	}
-	w.Grow(size)
-	w.Array(3)
-	w.Int(int64(b.ID))
-	w.Int(b.DeadlineUnixMillis)
-	w.Array(len(b.Messages))
-	for i := range b.Messages {
-		m := &b.Messages[i]
-		w.Array(5)
-		w.Int(int64(m.ID))
-		w.Bulk(m.Body)
-		w.Int(int64(m.Attempt))
-		w.Int(m.PushedMillis)
-		w.Map(len(m.Headers))
-		for _, h := range m.Headers {
-			w.Bulk(h[0])
-			w.Bulk(h[1])
-		}
-	}
 }

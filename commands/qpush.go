@@ -7,9 +7,9 @@ var qpush = &Spec{
 	Reply:   "integer: the id of the first message. The ids of the others follow without a gap.",
 	Notes: []string{
 		"All messages are pushed or none. The reply comes when they are on stable storage. The queue is made if it is missing " +
-			"(setting `auto-create`). There are no options, so no body can be mistaken for one.",
+			"(setting `auto-create`). There are no options, so no body can be mistaken for one; QPUSHEX has options.",
 	},
-	Errors: []string{"NOQUEUE", "QFULL", "TOOBIG", "WALERR"},
+	Errors: []string{"NOQUEUE", "PAUSED", "QFULL", "TOOBIG", "WALERR"},
 	Args: []Arg{
 		{Name: "queue", Type: ArgKey},
 		{Name: "body", Multiple: true, Text: "Any bytes, from none up to `max-message-bytes`; all together at most `max-push-bytes`."},

@@ -12,6 +12,7 @@ import (
 // Future is what the answer rests on: an error waits for it as well.
 type Queues interface {
 	Push(name []byte, bodies [][]byte) (firstID uint64, after *queue.Future, err error)
+	PushWith(name []byte, bodies [][]byte, o queue.PushOptions) (firstID uint64, after *queue.Future, err error)
 	Lock(r queue.LockRequest, done func(token uint64, after *queue.Future, err error)) (cancel func())
 	Unlock(name []byte, token uint64) (released bool, after *queue.Future, err error)
 	Consume(r queue.ConsumeRequest, done func(b *queue.Batch, after *queue.Future, err error)) (cancel func())
@@ -26,5 +27,13 @@ type Queues interface {
 	Exists(name []byte) bool
 	NamesAfter() *queue.Future
 	Create(name []byte, o machine.Options) (*queue.Future, error)
+	Options(name []byte) ([][2]string, *queue.Future, error)
+	Configure(name []byte, change machine.Options) (*queue.Future, error)
+	Peek(name []byte, state machine.State, from uint64, most int) ([]queue.Found, *queue.Future, error)
+	Get(name []byte, id uint64) (*queue.Found, *queue.Future, error)
+	Remove(name []byte, ids []uint64) (n int, after *queue.Future, err error)
+	Purge(name []byte, before uint64) (n int64, after *queue.Future, err error)
+	Pause(name []byte, pause, push, consume bool) (*queue.Future, error)
+	Redrive(name, to []byte, most int) (n int, after *queue.Future, err error)
 	Delete(name []byte) (existed bool, after *queue.Future, err error)
 }

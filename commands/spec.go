@@ -38,6 +38,7 @@ type Spec struct {
 	arity      int    // as in Redis: negative means at least
 	firstKey   int    // 0 = no key
 	lastKey    int    // -1 = up to the end
+	optionKeys []*Arg // keys that follow an option's token, beside those
 	syntax     string
 	categories []string
 	ordinal    int // place of its counters in Stats
@@ -145,8 +146,12 @@ type Arg struct {
 	Display  string
 	Optional bool
 	Multiple bool
+	// Counted marks a Multiple argument that need not be the last: the integer before it says how many there are.
+	Counted bool
 	// Min and Max bound an integer, both included; a Max of 0 means integerMax.
 	Min, Max int64
+	// BytesMax, if not 0, bounds a string, which then has at least one byte.
+	BytesMax int
 	// Text is what the value means, for docs/commands.md: unit, default.
 	Text string
 	// Args are the parts of ArgOneOf and ArgBlock.
@@ -167,7 +172,8 @@ func (s *Spec) FullName() string { return s.fullName }
 // Arity is the number of words with the command's name, or, if negative, at least its absolute value.
 func (s *Spec) Arity() int { return s.arity }
 
-// Keys tells where the keys are among the words: first is 0 if there are none, last is -1 if all words up to the end are.
+// Keys tells where the keys are among the words: first is 0 if there are none, last is -1 if all words up to the end are. A key
+// that follows an option's token is not among them; KeysOf finds it too.
 func (s *Spec) Keys() (first, last int) { return s.firstKey, s.lastKey }
 
 // Syntax is the line that shows how to call the command.
@@ -190,6 +196,11 @@ func (s *Spec) prepare(parent *Spec) {
 		s.Since = sinceFirst
 	}
 	s.arity, s.firstKey, s.lastKey = layout(s.Args, words)
+	for i := range s.Args {
+		if a := &s.Args[i]; a.Type == ArgKey && a.Token != "" {
+			s.optionKeys = append(s.optionKeys, a)
+		}
+	}
 	if len(s.Subcommands) > 0 && s.Run == nil {
 		s.arity = -2
 	}
@@ -211,7 +222,7 @@ func layout(args []Arg, words int) (arity, firstKey, lastKey int) {
 	least, exact := words, true
 	for i := range args {
 		a := &args[i]
-		if a.Type == ArgKey && firstKey == 0 {
+		if a.Type == ArgKey && a.Token == "" && firstKey == 0 {
 			firstKey, lastKey = least, least
 			if a.Multiple {
 				lastKey = -1

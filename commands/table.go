@@ -19,6 +19,7 @@ const nameBytesMax = 32
 func init() {
 	table = []*Spec{
 		qpush,
+		qpushex,
 
 		qlock,
 		qunlock,
@@ -28,10 +29,18 @@ func init() {
 		qextend,
 
 		qcreate,
+		qconfig,
 		qdel,
 		qlist,
 		qlen,
 		qinfo,
+		qpeek,
+		qget,
+		qrem,
+		qpurge,
+		qpause,
+		qresume,
+		qredrive,
 
 		dbsize,
 		del,

@@ -48,12 +48,17 @@ func TestEverySpecIsWhole(t *testing.T) {
 
 // parse takes what repeats only at the end, and has room for so many arguments only.
 func checkArgs(t *testing.T, s *Spec) {
+	for i := range s.Args {
+		if a := &s.Args[i]; a.Counted && (i == 0 || s.Args[i-1].Type != ArgInteger || s.Args[i-1].Min < 1) {
+			t.Errorf("%s: no number of at least 1 before %s says how many there are", s.fullName, a.Name)
+		}
+	}
 	if len(s.Args) > argsMax {
 		t.Errorf("%s has more than %d arguments", s.fullName, argsMax)
 	}
 	for i := range s.Args {
 		a := &s.Args[i]
-		if a.Name == "" || a.Token != strings.ToUpper(a.Token) || a.Multiple && i != len(s.Args)-1 {
+		if a.Name == "" || a.Token != strings.ToUpper(a.Token) || a.Multiple && !a.Counted && i != len(s.Args)-1 {
 			t.Errorf("%s: argument %d lacks a name, or its token is not in upper case, or it repeats before the end", s.fullName, i)
 		}
 		if a.Type == ArgInteger && a.Min > a.max() {
@@ -66,8 +71,13 @@ func checkArgs(t *testing.T, s *Spec) {
 func TestQueueCommandsHaveTheQueueFirst(t *testing.T) {
 	for _, s := range table {
 		queues := s.Group == GroupProducing || s.Group == GroupConsuming || s.Group == GroupManaging
-		if queues && s != qlist && s.firstKey != 1 {
+		if queues && s != qlist && s != qconfig && s.firstKey != 1 {
 			t.Errorf("%s: the first key is word %d", s.Name, s.firstKey)
+		}
+		for _, sub := range s.Subcommands {
+			if queues && sub.Name != "HELP" && sub.firstKey != 2 {
+				t.Errorf("%s: the first key is word %d", sub.fullName, sub.firstKey)
+			}
 		}
 	}
 }
@@ -80,6 +90,7 @@ func TestDerivedShapes(t *testing.T) {
 		syntax      string
 	}{
 		{"qpush", -3, 1, 1, "QPUSH queue body [body ...]"},
+		{"qpushex", -4, 1, 1, "QPUSHEX queue count body [body ...] [DELAY ms | AT unix-ms] [TTL ms] [DEDUP id] [HEADERS n name value [name value ...]]"},
 		{"qlock", -3, 1, 1, "QLOCK queue consumer [TTL ms] [BLOCK ms]"},
 		{"qunlock", 3, 1, 1, "QUNLOCK queue token"},
 		{"qconsume", -3, 1, 1, "QCONSUME queue consumer [TOKEN token] [COUNT count] [BYTES bytes] [FILL ms] [BLOCK ms] [LEASE ms]"},
@@ -87,6 +98,16 @@ func TestDerivedShapes(t *testing.T) {
 		{"qnack", -3, 1, 1, "QNACK queue batch [DELAY ms] [RELEASE | DEAD] [id [id ...]]"},
 		{"qextend", 4, 1, 1, "QEXTEND queue batch ms"},
 		{"qcreate", -2, 1, 1, "QCREATE queue [option value [option value ...]]"},
+		{"qconfig", -2, 0, 0, "QCONFIG"},
+		{"qconfig|get", -3, 2, 2, "QCONFIG GET queue [pattern]"},
+		{"qconfig|set", -5, 2, 2, "QCONFIG SET queue option value [option value ...]"},
+		{"qpeek", -2, 1, 1, "QPEEK queue [STATE <READY | DELAYED | LEASED | RETRYING>] [FROM id] [COUNT n]"},
+		{"qget", 3, 1, 1, "QGET queue id"},
+		{"qrem", -3, 1, 1, "QREM queue id [id ...]"},
+		{"qpurge", -2, 1, 1, "QPURGE queue [BEFORE id]"},
+		{"qpause", -2, 1, 1, "QPAUSE queue [PUSH | CONSUME]"},
+		{"qresume", -2, 1, 1, "QRESUME queue [PUSH | CONSUME]"},
+		{"qredrive", -2, 1, 1, "QREDRIVE dead-queue [TO queue] [COUNT n]"},
 		{"qdel", -2, 1, -1, "QDEL queue [queue ...]"},
 		{"qlist", -1, 0, 0, "QLIST [cursor] [MATCH pattern] [COUNT count]"},
 		{"qlen", 2, 1, 1, "QLEN queue"},

@@ -24,17 +24,22 @@ func (w *world) pushWith(queue, body string, o PushOptions) uint64 {
 	return id
 }
 
-func (w *world) create(queue string, options ...string) {
+func (w *world) create(queue string, list ...string) {
 	w.t.Helper()
-	var o machine.Options
-	for i := 0; i < len(options); i += 2 {
-		if err := o.Set(options[i], options[i+1]); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	if _, err := w.set.Create([]byte(queue), o); err != nil {
+	if _, err := w.set.Create([]byte(queue), options(w.t, list...)); err != nil {
 		w.t.Fatalf("create: %v", err)
 	}
+}
+
+// options sets options, given as names and values in turn.
+func options(t testing.TB, list ...string) (o machine.Options) {
+	t.Helper()
+	for i := 0; i < len(list); i += 2 {
+		if err := o.Set(list[i], list[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return o
 }
 
 func (w *world) peek(queue string) string {
@@ -275,15 +280,23 @@ func TestRemoveGetAndPurge(t *testing.T) {
 func TestConfigureHoldsFromTheNextDecisionOn(t *testing.T) {
 	inWorld(t, 28, func(w *world) {
 		w.push("q", "a", "b")
-		if f, err := w.set.Configure([]byte("q"), func(o *machine.Options) error { return o.Set("batch-count", "1") }); err != nil || f.Wait() != nil {
-			w.t.Fatal(err)
+		w.create("q2", "lease", "7000", "dead-letter-queue", "lost")
+		for _, queue := range []string{"q", "q2"} {
+			if f, err := w.set.Configure([]byte(queue), options(t, "batch-count", "1")); err != nil || f.Wait() != nil {
+				w.t.Fatal(err)
+			}
 		}
 		w.powerCut()
 		w.expect(request("q", "c"), "a@1")
-		_, err := w.set.Configure([]byte("q"), func(o *machine.Options) error { return o.Set("batch-count", "none") })
-		if codeOf(err) != "ERR" {
-			w.t.Fatalf("a bad value: %v", err)
+		list, _, err := w.set.Options([]byte("q2"))
+		if text := fmt.Sprint(list); err != nil || !strings.Contains(text, "[batch-count 1]") || !strings.Contains(text, "[lease 7000]") ||
+			!strings.Contains(text, "[dead-letter-queue lost]") || !strings.Contains(text, "[lock-ttl 30000]") {
+			w.t.Fatalf("options %v, %v", list, err)
 		}
+		if _, err := w.set.Configure([]byte("q"), options(t, "batch-count", "2", "dead-letter-queue", "q")); codeOf(err) != "ERR" {
+			w.t.Fatalf("a queue that is its own dead-letter queue: %v", err)
+		}
+		w.expect(request("q", "c"), "b@1")
 	})
 }
 

@@ -233,7 +233,7 @@ func (q *queue) mayGo(now machine.Time, w *waiter, g *gathered) bool {
 // arm sets the queue's one timer to the next moment that anybody in line waits for. Called with mu held.
 func (q *queue) arm(now machine.Time) {
 	if len(q.line) == 0 {
-		q.stopTimer()
+		q.armAlone()
 		return
 	}
 	next := int64(0)
@@ -248,15 +248,11 @@ func (q *queue) arm(now machine.Time) {
 			sooner(w.deadline)
 		}
 	}
-	if at, ok := q.m.NextDeadline(); ok {
+	if at, ok := q.m.NextDeadline(); ok && !q.burying {
 		lock, held := q.m.Lock()
 		// A lock whose holder waits does not lapse, but its batches expire all the same, also when they outlive the lock.
-		switch {
-		case q.burying && at <= now.ClockMillis: // the move serves the line when it is made
-		case at <= now.ClockMillis && q.buryAgain > now.ClockMillis:
-			sooner(q.buryAgain)
-		case !held || q.m.Counts().OpenBatches > 0 || !q.holderWaits(lock.Consumer):
-			sooner(at)
+		if !held || q.m.Counts().OpenBatches > 0 || !q.holderWaits(lock.Consumer) {
+			sooner(max(at, q.buryAfter))
 		}
 	}
 	sooner(q.nextDue(now))
@@ -267,7 +263,24 @@ func (q *queue) arm(now machine.Time) {
 	if next == q.timerAt {
 		return
 	}
-	wait := time.Duration(max(next-now.ClockMillis, 1)) * time.Millisecond
+	q.setTimer(next, now.ClockMillis)
+}
+
+// armAlone arms the timer when nobody waits in line. Then only the end of a lease matters, and it because messages whose attempts
+// are used up belong into the dead-letter queue, where somebody may wait for them. A timer that is armed for an earlier moment stays: that
+// it rings once for nothing costs less than setting it with each batch. Called with mu held.
+func (q *queue) armAlone() {
+	if q.burying || q.m.Counts().OpenBatches == 0 || q.option(machine.MaxAttempts) == 0 || q.set.stopping.Load() {
+		return
+	}
+	if at, _ := q.m.NextDeadline(); q.timerAt == 0 || at < q.timerAt {
+		q.setTimer(max(at, q.buryAfter), q.store.NowMillis())
+	}
+}
+
+// setTimer lets the timer ring at this time of the server clock. Called with mu held.
+func (q *queue) setTimer(next, clockMillis int64) {
+	wait := time.Duration(max(next-clockMillis, 1)) * time.Millisecond
 	q.timerAt = next
 	if q.timer == nil {
 		q.timer = time.AfterFunc(wait, q.ring)

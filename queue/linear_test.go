@@ -163,7 +163,7 @@ func record16(t *testing.T, seed uint64) []porcupine.Operation {
 	w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions()}
 	w.open()
 	defer w.end()
-	w.create("q", "lock-ttl", strconv.Itoa(linearLockTTL))
+	w.create("q", "lock-ttl", strconv.Itoa(linearLockTTL), "max-attempts", "0")
 	bodies := make([]string, linearMessages)
 	r := &recorder{world: w, first: w.push("q", bodies...), batches: []uint64{1}, tokens: []uint64{1}} // 1 is the queue's own number
 	var clients sync.WaitGroup

@@ -1,7 +1,7 @@
 package queue
 
-// Looking into a queue and changing it without consuming: options, pauses, single messages, purges. Reads of the log are made
-// without the queue's lock; what was read is checked against the state again before anything is changed.
+// Looking into a queue and changing it without consuming: options, pauses, single messages, purges. The log is read without the
+// queue's lock (look.go); what was read is checked against the state again before anything is changed.
 
 import (
 	"slices"
@@ -10,80 +10,15 @@ import (
 	"quail/wal/record"
 )
 
-const (
-	// scanRecordsMax bounds how many records one look into a queue reads.
-	scanRecordsMax = 1_000_000
-	// scanBytes is how much is read at once.
-	scanBytes = 256 << 10
-)
-
-// seen is a message that was found in the log.
-type seen struct {
-	raw     []byte
-	message machine.Message
-	state   machine.State
-	attempt uint32
-}
-
-// stateOf tells where the message of this record is. Called with mu held.
+// stateOf tells where the message of this record is. It looks at every waiting message. Called with mu held.
 func (q *queue) stateOf(raw []byte) machine.State {
-	state, _ := q.stateAndAttempt(raw)
-	return state
-}
-
-func (q *queue) stateAndAttempt(raw []byte) (machine.State, uint32) {
 	view := record.View(raw)
 	if machine.IsDelayed(view.Flags, view.Meta) {
-		return q.m.StateOfDelayed(view.LSN)
+		state, _ := q.m.StateOfDelayed(view.LSN)
+		return state
 	}
-	return q.m.StateOf(view.LSN)
-}
-
-// scan finds up to most durable messages from id `from` on that choose wants, and returns the last record it looked at. other,
-// if not nil, is told of the living ones that it does not want. Both are called with mu held.
-func (q *queue) scan(from uint64, most int, choose func(machine.State, *machine.Message) bool,
-	other func(id uint64, state machine.State, m *machine.Message)) (list []seen, last uint64, err error) {
-	q.mu.Lock()
-	from = max(from, q.m.FirstNeeded())
-	durable := q.log.Durable()
-	q.mu.Unlock()
-	for records := 0; from <= durable && len(list) < most && records < scanRecordsMax; {
-		raws := q.log.Memory(from)
-		if raws == nil {
-			if raws, err = q.log.Read(from, scanBytes, nil); err != nil {
-				return nil, 0, refuse("WALERR", "queue %q: %v", q.name, err)
-			}
-			if len(raws) == 0 {
-				continue // it was written to the log, or to memory, in between
-			}
-		}
-		q.mu.Lock()
-		for _, raw := range raws {
-			if from > durable || len(list) == most {
-				break
-			}
-			from++
-			records++
-			if machine.Kind(raw[2]) != machine.KindMessage {
-				continue
-			}
-			s := seen{raw: raw}
-			if s.state, s.attempt = q.stateAndAttempt(raw); s.state == machine.Gone {
-				continue
-			}
-			if s.message, err = machine.ParseMessage(record.View(raw).Meta); err != nil {
-				q.mu.Unlock()
-				return nil, 0, refuse("WALERR", "queue %q, message %d: %v", q.name, from-1, err)
-			}
-			if choose(s.state, &s.message) {
-				list = append(list, s)
-			} else if other != nil {
-				other(from-1, s.state, &s.message)
-			}
-		}
-		q.mu.Unlock()
-	}
-	return list, from - 1, nil
+	state, _ := q.m.StateOf(view.LSN)
+	return state
 }
 
 // Found is a message as QPEEK and QGET show it. Attempt 0: it was never delivered.
@@ -98,36 +33,52 @@ func (s *seen) found() Found {
 		PushedMillis: s.message.PushedMillis, Headers: headersOf(&s.message)}}
 }
 
-// Peek shows up to most messages from id `from` on, in the order of their ids; of one state, or of any if state is Gone. It
-// changes nothing. Errors: NOQUEUE, WALERR.
+// Peek shows up to most messages from id `from` on, lowest id first; of one state, or of any if state is Gone. It shows fewer if
+// their records have more than lookBytesMax bytes, but at least one if there is one. It changes nothing. Errors: NOQUEUE, WALERR.
 func (s *Set) Peek(name []byte, state machine.State, from uint64, most int) ([]Found, *Future, error) {
-	q, after, err := s.need(name)
+	q, after, err := s.upToNow(name)
 	if err != nil {
 		return nil, after, err
 	}
-	if _, err := q.enter(); err != nil {
-		q.leave()
-		return nil, nil, err
-	}
-	after = q.last
-	q.leave()
-	list, _, err := q.scan(from, most, func(have machine.State, _ *machine.Message) bool {
-		return state == machine.Gone || have == state
-	}, nil)
+	list, _, err := q.look(wanted{state: state, from: from, most: most})
 	found := make([]Found, 0, len(list))
 	for i := range list {
 		found = append(found, list[i].found())
 	}
-	return found, after, err
+	return found, q.newest(), err
+}
+
+// upToNow finds a queue and records what has expired in it.
+func (s *Set) upToNow(name []byte) (*queue, *Future, error) {
+	q, after, err := s.need(name)
+	if err != nil {
+		return nil, after, err
+	}
+	_, err = q.enter()
+	after = q.last
+	q.leave()
+	return q, after, err
 }
 
 // Get shows one message, or nil if it is not there. Errors: NOQUEUE, WALERR.
 func (s *Set) Get(name []byte, id uint64) (*Found, *Future, error) {
-	list, after, err := s.Peek(name, machine.Gone, id, 1)
-	if err != nil || len(list) == 0 || list[0].ID != id {
+	q, after, err := s.upToNow(name)
+	if err != nil {
 		return nil, after, err
 	}
-	return &list[0], after, nil
+	raw, err := q.readMessage(id)
+	if err != nil || raw == nil {
+		return nil, q.newest(), err
+	}
+	one := seen{raw: raw, place: q.places(id, [][]byte{raw})[0]}
+	if one.state == machine.Gone {
+		return nil, q.newest(), nil
+	}
+	if one.message, err = machine.ParseMessage(record.View(raw).Meta); err != nil {
+		return nil, q.newest(), q.damaged(err)
+	}
+	found := one.found()
+	return &found, q.newest(), nil
 }
 
 // Remove takes single messages out and returns how many; leased ones stay. Errors: NOQUEUE, WALERR, ERR.
@@ -140,11 +91,11 @@ func (s *Set) Remove(name []byte, ids []uint64) (n int, after *Future, err error
 	if err != nil {
 		return 0, nil, err
 	}
-	if _, err := q.enter(); err != nil {
-		q.leave()
-		return 0, nil, err
-	}
+	_, err = q.enter()
 	defer q.leave()
+	if err != nil {
+		return 0, q.last, err
+	}
 	n, e, changed, err := q.m.DecideRemove(list, machine.ByOwner)
 	if err != nil {
 		return 0, q.last, refuse("ERR", "%v; nothing was changed", err)
@@ -159,35 +110,39 @@ func (s *Set) Remove(name []byte, ids []uint64) (n int, after *Future, err error
 func (q *queue) lookUp(ids []uint64) ([]machine.Removal, error) {
 	var list []machine.Removal
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
-		found, _, err := q.scanOne(id)
+		raw, err := q.readMessage(id)
 		if err != nil {
 			return nil, err
 		}
-		if found != nil {
-			view := record.View(found.raw)
-			list = append(list, machine.Removal{ID: id, SizeBytes: uint32(len(view.Body)), Delayed: machine.IsDelayed(view.Flags, view.Meta)})
+		if raw != nil {
+			list = append(list, removalOf(raw))
 		}
 	}
 	return list, nil
 }
 
-// scanOne finds the message with this id; nil if there is none.
-func (q *queue) scanOne(id uint64) (*seen, uint64, error) {
+// readMessage returns the record with this id if it is a message that may still be there.
+func (q *queue) readMessage(id uint64) ([]byte, error) {
 	q.mu.Lock()
-	known := id >= q.m.FirstNeeded() && id <= q.log.Durable()
+	known := id >= q.m.FirstNeeded() && id <= q.m.LastLSN()
 	q.mu.Unlock()
 	if !known {
-		return nil, 0, nil
+		return nil, nil
 	}
-	list, last, err := q.scan(id, 1, func(machine.State, *machine.Message) bool { return true }, nil)
-	if err != nil || len(list) == 0 || record.View(list[0].raw).LSN != id {
-		return nil, last, err
+	raw, err := q.readOne(id)
+	if err != nil || raw == nil || machine.Kind(raw[2]) != machine.KindMessage {
+		return nil, err
 	}
-	return &list[0], last, nil
+	return raw, nil
+}
+
+func removalOf(raw []byte) machine.Removal {
+	view := record.View(raw)
+	return machine.Removal{ID: view.LSN, SizeBytes: uint32(len(view.Body)), Delayed: machine.IsDelayed(view.Flags, view.Meta)}
 }
 
 // Purge takes out everything that is not leased, or what has an id below before if that is not 0; it returns how many.
-// Errors: NOQUEUE, WALERR.
+// Errors: NOQUEUE, WALERR, ERR.
 func (s *Set) Purge(name []byte, before uint64) (n int64, after *Future, err error) {
 	q, after, err := s.need(name)
 	if err != nil {
@@ -197,76 +152,85 @@ func (s *Set) Purge(name []byte, before uint64) (n int64, after *Future, err err
 		before = ^uint64(0)
 	}
 	for range moveTriesMax {
-		cursor, ready, bytes, err := q.countReady(before)
+		counted, err := q.countReady(before)
 		if err != nil {
 			return 0, nil, err
 		}
-		if _, err := q.enter(); err != nil {
-			q.leave()
-			return 0, nil, err
+		if n, after, done, err := q.purge(before, counted); done || err != nil {
+			return n, after, err
 		}
-		if before <= q.m.LastLSN() && q.m.Cursor() != cursor {
-			q.leave()
-			continue // a pull came between; count again
-		}
-		n, e, changed := q.m.DecidePurge(before, ready, bytes)
-		if changed {
-			q.commit(e)
-		}
-		after := q.last
-		q.leave()
-		return n, after, nil
 	}
-	return 0, nil, refuse("ERR", "queue %q is being consumed too quickly to be purged below an id; retry", q.name)
+	return 0, nil, refuse("ERR", "queue %q is being consumed too quickly to be purged below an id; nothing was changed; pause it with QPAUSE, or retry", q.name)
 }
 
-// countReady counts what the walk would find below before, by reading the log from the cursor on.
-func (q *queue) countReady(before uint64) (cursor uint64, n, bytes int64, err error) {
+// readyCount is how many ready messages the walk would find below an id, and what the count rests on: they are as many as long as
+// nothing was delivered or taken out, and nothing was pushed below the id.
+type readyCount struct {
+	messages, bytes int64
+	cursor, last    uint64
+	taken           int64
+}
+
+// takenOut counts what has left a queue otherwise than through a batch.
+func takenOut(t *machine.Totals) int64 { return t.Removed + t.Expired + t.DeadLettered + t.Redriven }
+
+// countReady reads the log from the cursor on.
+func (q *queue) countReady(before uint64) (c readyCount, err error) {
 	q.mu.Lock()
-	cursor = q.m.Cursor()
-	last := q.m.LastLSN()
+	counts := q.m.Counts()
+	c = readyCount{cursor: q.m.Cursor(), last: q.m.LastLSN(), taken: takenOut(&counts.Totals)}
 	q.mu.Unlock()
-	if before > last {
-		return cursor, 0, 0, nil
+	if before > c.last {
+		return c, nil // then it is all, and need not be counted
 	}
-	for at := cursor + 1; at < before; {
-		raws := q.log.Memory(at)
-		if raws == nil {
-			if raws, err = q.log.Read(at, scanBytes, nil); err != nil {
-				return 0, 0, 0, refuse("WALERR", "queue %q: %v", q.name, err)
+	for at := c.cursor + 1; at < before; {
+		raws, err := q.readSome(at)
+		if err != nil || raws == nil {
+			return c, err // consumed meanwhile: purge sees that
+		}
+		raws = raws[:min(uint64(len(raws)), before-at)]
+		for i, p := range q.places(at, raws) {
+			if p.state == machine.Ready {
+				c.messages++
+				c.bytes += int64(len(record.View(raws[i]).Body))
 			}
 		}
-		q.mu.Lock()
-		for _, raw := range raws {
-			if at >= before {
-				break
-			}
-			if view := record.View(raw); machine.Kind(view.Kind) == machine.KindMessage && !machine.IsDelayed(view.Flags, view.Meta) && !q.m.Removed(at) {
-				n++
-				bytes += int64(len(view.Body))
-			}
-			at++
-		}
-		q.mu.Unlock()
+		at += uint64(len(raws))
 	}
-	return cursor, n, bytes, nil
+	return c, nil
 }
 
-// Configure changes options of a queue, all or none: names and values in turn. Errors: NOQUEUE, ERR, WALERR.
-func (s *Set) Configure(name []byte, change func(o *machine.Options) error) (*Future, error) {
+// purge takes out what is below before. done is false if the count does not hold any more.
+func (q *queue) purge(before uint64, c readyCount) (n int64, after *Future, done bool, err error) {
+	if _, err := q.enter(); err != nil {
+		defer q.leave()
+		return 0, q.last, true, err
+	}
+	defer q.leave()
+	if counts := q.m.Counts(); before <= q.m.LastLSN() &&
+		(before > c.last || q.m.Cursor() != c.cursor || takenOut(&counts.Totals) != c.taken) {
+		return 0, nil, false, nil
+	}
+	n, e, changed := q.m.DecidePurge(before, c.messages, c.bytes)
+	if changed {
+		q.commit(e)
+	}
+	return n, q.last, true, nil
+}
+
+// Configure gives a queue the options that change sets, all or none; its others stay. Errors: NOQUEUE, ERR, WALERR.
+func (s *Set) Configure(name []byte, change machine.Options) (*Future, error) {
 	q, after, err := s.need(name)
 	if err != nil {
 		return after, err
 	}
-	if _, err := q.enter(); err != nil {
-		q.leave()
-		return nil, err
-	}
+	_, err = q.enter()
 	defer q.leave()
-	o := *q.m.Options()
-	if err := change(&o); err != nil {
-		return q.last, refuse("ERR", "%v; nothing was changed", err)
+	if err != nil {
+		return q.last, err
 	}
+	o := *q.m.Options()
+	o.Override(&change)
 	if err := supported(q.name, &o); err != nil {
 		return q.last, err
 	}
@@ -282,8 +246,11 @@ func (s *Set) Options(name []byte) ([][2]string, *Future, error) {
 	if err != nil {
 		return nil, after, err
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	_, err = q.enter()
+	defer q.leave()
+	if err != nil {
+		return nil, q.last, err
+	}
 	var list [][2]string
 	for o := range machine.Specs {
 		value := q.m.Options().Value(machine.Option(o), s.cfg.Defaults())
@@ -301,11 +268,11 @@ func (s *Set) Pause(name []byte, pause bool, push, consume bool) (*Future, error
 	if err != nil {
 		return after, err
 	}
-	if _, err := q.enter(); err != nil {
-		q.leave()
-		return nil, err
-	}
+	_, err = q.enter()
 	defer q.leave()
+	if err != nil {
+		return q.last, err
+	}
 	p, c := q.m.Paused()
 	if push {
 		p = pause

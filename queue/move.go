@@ -7,9 +7,9 @@ package queue
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"quail/queue/machine"
 	"quail/wal"
@@ -19,20 +19,22 @@ import (
 const (
 	// moveTriesMax bounds how often a move starts again because the queue changed while it read.
 	moveTriesMax = 100
+	// buryRetryMillis is how long a move to the dead-letter queue that could not be made waits before it is tried again: its reason,
+	// such as max-queues, stays for a while.
+	buryRetryMillis = 1000
 	// redriveStep is how many messages are moved in one group.
 	redriveStep = 100
-	// buryRetryMillis is how long a move that failed, since the dead-letter queue cannot be used, waits for the next try.
-	buryRetryMillis = 1000
 	// deadSuffix makes the name of a dead-letter queue that no option names.
 	deadSuffix = ".dead"
 )
 
 // Headers that a consumer of a dead-letter queue finds on a message, behind those of its producer.
 const (
-	headerOriginQueue    = "quail-origin-queue"
-	headerOriginID       = "quail-origin-id"
-	headerOriginAttempts = "quail-origin-attempts"
-	headerOriginReason   = "quail-origin-reason"
+	headerOrigin         = "quail-origin-"
+	headerOriginQueue    = headerOrigin + "queue"
+	headerOriginID       = headerOrigin + "id"
+	headerOriginAttempts = headerOrigin + "attempts"
+	headerOriginReason   = headerOrigin + "reason"
 )
 
 // headersOf is what a consumer sees of a message's headers.
@@ -56,11 +58,18 @@ func (q *queue) deadName() string {
 	if name := q.m.Options().Value(machine.DeadLetterQueue, q.set.cfg.Defaults()); name != "" && name != q.name {
 		return name
 	}
-	name := q.name
-	if len(name)+len(deadSuffix) > nameBytesMax {
-		name = name[:nameBytesMax-len(deadSuffix)]
+	return deadNameOf(q.name)
+}
+
+// deadNameOf appends deadSuffix, to a shortened name if need be: one of whole characters, and never so that the name stays.
+func deadNameOf(name string) string {
+	dead := name + deadSuffix
+	for most := nameBytesMax - len(deadSuffix); len(dead) > nameBytesMax || dead == name; most-- {
+		if utf8.RuneStart(name[most]) {
+			dead = name[:most] + deadSuffix
+		}
 	}
-	return name + deadSuffix
+	return dead
 }
 
 // lockBoth locks two queues in the order of their incarnations, so that two moves in opposite directions cannot wait for each
@@ -170,12 +179,12 @@ func (q *queue) collect(ids []uint64, bodies map[uint64][]byte) (missing []uint6
 // read fetches records from the log. Called without a lock.
 func (q *queue) read(ids []uint64, bodies map[uint64][]byte) error {
 	for _, id := range ids {
-		raws, err := q.log.Read(id, 1, nil)
+		raw, err := q.readOne(id)
 		if err != nil {
-			return refuse("WALERR", "queue %q: %v; nothing was changed", q.name, err)
+			return err
 		}
-		if len(raws) > 0 {
-			bodies[id] = raws[0]
+		if raw != nil { // else it was resolved meanwhile, and the decision is made anew without it
+			bodies[id] = raw
 		}
 	}
 	return nil
@@ -254,9 +263,9 @@ func (q *queue) commitMove(target *queue, e machine.Effect, list []moving, reaso
 }
 
 // bury expires batches whose messages have used up their attempts, in the background: their bodies may have to be read.
-// After a failure it waits buryRetryMillis. Called with mu held.
+// Called with mu held.
 func (q *queue) bury(now machine.Time) {
-	if q.burying || now.ClockMillis < q.buryAgain {
+	if q.burying || now.ClockMillis < q.buryAfter {
 		return
 	}
 	q.burying = true
@@ -266,9 +275,9 @@ func (q *queue) bury(now machine.Time) {
 			return e, changed, nil
 		}, machine.MoveAttempts)
 		q.mu.Lock()
-		q.burying, q.buryFailed, q.buryAgain = false, err, 0
+		q.burying, q.buryFailed = false, err
 		if err != nil {
-			q.buryAgain = q.now().ClockMillis + buryRetryMillis
+			q.buryAfter = q.store.NowMillis() + buryRetryMillis
 		}
 		q.mu.Unlock()
 		q.serve()
@@ -296,30 +305,28 @@ func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err erro
 		if most > 0 {
 			step = min(step, most-n)
 		}
-		list, last, err := q.scan(next, step, func(state machine.State, m *machine.Message) bool {
-			return state != machine.Leased && (to != nil || m.Origin.ID != 0)
-		}, nil)
-		if err != nil || len(list) == 0 {
-			return n, cmp.Or(after, q.newest()), err // "nothing" rests on what is not durable yet
+		var list []seen
+		list, next, err = q.look(wanted{from: next, most: step, choose: func(s *seen) bool {
+			return s.state != machine.Leased && (to != nil || s.isDeadLetter())
+		}})
+		if err != nil {
+			return n, cmp.Or(after, q.newest()), err
 		}
 		moved, f, err := q.redriveStep(list, to)
 		if f != nil {
 			after = f // a later group is durable only if all earlier ones are
 		}
 		n += moved
-		if err != nil {
-			return n, after, err
+		if err != nil || next == 0 {
+			return n, cmp.Or(after, q.newest()), err
 		}
-		next = last + 1
 	}
 	return n, after, nil
 }
 
-// newest is the future of the newest commit.
-func (q *queue) newest() *Future {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.last
+// isDeadLetter: it was moved here because it failed or was refused, and not back by QREDRIVE.
+func (s *seen) isDeadLetter() bool {
+	return s.message.Origin.ID != 0 && s.message.Origin.Reason != machine.MoveRedrive
 }
 
 // redriveStep moves these messages, those of one origin together.
@@ -353,21 +360,43 @@ func (q *queue) redriveStep(list []seen, to []byte) (n int, after *Future, err e
 	return n, after, nil
 }
 
+// statesOf tells where these messages, with rising ids, are by now. It looks at every waiting message once. Called with mu held.
+func (q *queue) statesOf(list []seen) []machine.State {
+	ids := make([]uint64, len(list))
+	for i := range list {
+		ids[i] = record.View(list[i].raw).LSN
+	}
+	states := make([]machine.State, len(list))
+	q.m.Tracked(ids[0], ids[len(ids)-1], func(id uint64, s machine.State, _ uint32) {
+		if i, found := slices.BinarySearch(ids, id); found {
+			states[i] = s
+		}
+	})
+	cursor := q.m.Cursor()
+	for i, id := range ids {
+		view := record.View(list[i].raw)
+		if states[i] == machine.Gone && id > cursor && !q.m.Removed(id) && !machine.IsDelayed(view.Flags, view.Meta) {
+			states[i] = machine.Ready
+		}
+	}
+	return states
+}
+
 func (q *queue) redriveTo(target *queue, list []seen) (int, *Future, error) {
 	lockBoth(q, target)
 	defer target.leave()
 	defer q.leave()
-	if err := errors.Join(q.refusal(), target.refusal()); err != nil {
-		return 0, q.last, refuse("WALERR", "%v", err)
+	if err := cmp.Or(q.refusal(), target.refusal()); err != nil {
+		return 0, q.last, err
 	}
+	states := q.statesOf(list)
 	var removals []machine.Removal
 	var moved []moving
-	for _, s := range list {
-		if state := q.stateOf(s.raw); state == machine.Gone || state == machine.Leased {
+	for i, s := range list {
+		if states[i] == machine.Gone || states[i] == machine.Leased {
 			continue
 		}
-		view := record.View(s.raw)
-		removals = append(removals, machine.Removal{ID: view.LSN, SizeBytes: uint32(len(view.Body)), Delayed: machine.IsDelayed(view.Flags, view.Meta)})
+		removals = append(removals, removalOf(s.raw))
 		moved = append(moved, moving{raw: s.raw})
 	}
 	if len(moved) == 0 {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"slices"
+	"strings"
 
 	"quail/queue/machine"
 )
@@ -74,20 +75,38 @@ func (s *Set) PushWith(name []byte, bodies [][]byte, o PushOptions) (firstID uin
 }
 
 func (o *PushOptions) check(bodies int) error {
-	if len(o.Dedup) > 0 && bodies != 1 {
-		return refuse("ERR", "DEDUP is for one body, count is %d; push them one by one", bodies)
+	switch {
+	case len(o.Dedup) > 0 && bodies != 1:
+		return refuse("ERR", "count is %d, but must be 1 with DEDUP; push the bodies one by one; nothing was pushed", bodies)
+	case len(o.Dedup) > machine.DedupBytesMax:
+		return refuse("ERR", "DEDUP has %d bytes, but must have at most %d; nothing was pushed", len(o.Dedup), machine.DedupBytesMax)
+	case len(o.Headers) > machine.HeadersMax:
+		return refuse("ERR", "HEADERS n is %d, but must be at most %d; nothing was pushed", len(o.Headers), machine.HeadersMax)
 	}
-	if len(o.Headers) > machine.HeadersMax {
-		return refuse("ERR", "there are %d headers; at most %d are allowed", len(o.Headers), machine.HeadersMax)
+	if total := o.headersBytes(); total > headersBytesMax {
+		return refuse("TOOBIG", "the headers have %d bytes; at most %d are allowed; put more into the body; nothing was pushed", total, headersBytesMax)
 	}
-	total := 0
+	// They are a map for whoever reads them, so a name that comes twice would hide a value, and one of Quail's own would be believed.
+	names := make(map[string]bool, len(o.Headers))
+	for _, h := range o.Headers {
+		name := string(h[0])
+		if names[name] {
+			return refuse("ERR", "HEADERS name %q is given twice, but each may come at most once; nothing was pushed", clip(h[0]))
+		}
+		if strings.HasPrefix(name, headerOrigin) {
+			return refuse("ERR", "HEADERS name is %q, but names that begin with %s are set by Quail alone; choose another; nothing was pushed", clip(h[0]), headerOrigin)
+		}
+		names[name] = true
+	}
+	return nil
+}
+
+// headersBytes is the size of all names and values.
+func (o *PushOptions) headersBytes() (total int) {
 	for _, h := range o.Headers {
 		total += len(h[0]) + len(h[1])
 	}
-	if total > headersBytesMax {
-		return refuse("TOOBIG", "the headers have %d bytes; at most %d are allowed; put more into the body", total, headersBytesMax)
-	}
-	return nil
+	return total
 }
 
 // message is what the records of one push say. Called with mu held.
@@ -117,6 +136,9 @@ func (q *queue) admits(now machine.Time, bodies [][]byte, o *PushOptions) error 
 	if paused, _ := q.m.Paused(); paused {
 		return q.pausedError("pushing to")
 	}
+	if farthest := now.WallMillis + machine.Specs[machine.Delay].Max; o.AtMillis > farthest {
+		return refuse("ERR", "AT is %d, but must be at most %d (unix-ms), ten years from now; nothing was pushed", o.AtMillis, farthest)
+	}
 	total, each := int64(0), q.option(machine.MaxMessageBytes)
 	for i, body := range bodies {
 		if int64(len(body)) > each {
@@ -124,8 +146,9 @@ func (q *queue) admits(now machine.Time, bodies [][]byte, o *PushOptions) error 
 		}
 		total += int64(len(body))
 	}
-	if most := q.set.cfg.PushBytesMax(); total > most {
-		return refuse("TOOBIG", "the push has %d bytes, max-push-bytes is %d; push fewer bodies at once; nothing was pushed", total, most)
+	// Each message carries the headers, so what counts is what the push becomes.
+	if whole, most := total+int64(len(bodies)*o.headersBytes()), q.set.cfg.PushBytesMax(); whole > most {
+		return refuse("TOOBIG", "the push has %d bytes with the headers of each message, max-push-bytes is %d; push fewer bodies at once; nothing was pushed", whole, most)
 	}
 	if len(o.Dedup) > 0 {
 		if most := q.option(machine.DedupMax); int64(q.m.DedupLive(now)) >= most {

@@ -31,10 +31,10 @@ type queue struct {
 	reach    reach // messages that were read ahead from the log
 	fetching bool
 	burying  bool // a move to the dead-letter queue is under way
-	// buryFailed is why the last one could not be made, nil if it was; nothing lapses until one is. buryAgain is when it is
-	// tried again, server clock.
+	// buryFailed is why the last one could not be made, nil if it was; nothing lapses until one is. The next is tried at buryAfter,
+	// server clock.
 	buryFailed error
-	buryAgain  int64
+	buryAfter  int64
 	sweepAt    int64 // when a message's TTL ends next, unix milliseconds; 0 if none does
 	timer      *time.Timer
 	timerAt    int64 // server clock, milliseconds; 0 when not armed
@@ -159,8 +159,12 @@ func (q *queue) enter() (machine.Time, error) {
 // leave serves the line if the command changed something for it, unlocks, and then runs the answers.
 func (q *queue) leave() {
 	var done answers
-	if len(q.line) > 0 && !q.deleted {
+	switch {
+	case q.deleted:
+	case len(q.line) > 0:
 		done = q.serveLine(q.now())
+	default:
+		q.armAlone()
 	}
 	q.mu.Unlock()
 	done.run()

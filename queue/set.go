@@ -131,6 +131,9 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 		if q.m.ExpiryWall() > 0 && q.m.Len() > 0 {
 			q.expires(1)
 		}
+		q.mu.Lock()
+		q.armAlone()
+		q.mu.Unlock()
 	}
 	s.mu.Unlock()
 	out.Duration = time.Since(began)

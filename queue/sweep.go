@@ -1,8 +1,7 @@
 package queue
 
-// What time does to queues that nobody touches. Every command brings its queue up to now; without one, a batch whose consumer
-// died would stay open, a message that used up its attempts would not come to the dead-letter queue, where somebody waits for it,
-// and expired messages would count against max-messages, keep their disk, and be told as ready for ever.
+// Taking out messages whose TTL is over while nobody pulls. A pull takes out what it meets; without one, expired messages would
+// count against max-messages, keep their disk, and be told as ready for ever.
 //
 // Ready messages are not in memory, so a sweep reads the log from the first living message on. It remembers the earliest end
 // of a TTL that it saw, and nothing is read before that. Where long TTLs lie in front of short ones a sweep may read much for
@@ -10,6 +9,7 @@ package queue
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"quail/queue/machine"
@@ -46,7 +46,7 @@ func (s *Set) keepSweeping() {
 	}
 }
 
-// sweep brings each queue up to now that has a lease, a lock or a TTL that is over.
+// sweep sweeps each queue that has something to take out.
 func (s *Set) sweep() {
 	s.mu.RLock()
 	all := make([]*queue, 0, len(s.byLife))
@@ -63,13 +63,8 @@ func (s *Set) sweep() {
 			q.mu.Unlock()
 			continue
 		}
-		now := q.now()
-		expired := q.sweepAt != 0 && q.sweepAt <= now.WallMillis
-		deadline, ok := q.m.NextDeadline()
+		expired := q.sweepAt != 0 && q.sweepAt <= q.now().WallMillis
 		q.mu.Unlock()
-		if ok && deadline <= now.ClockMillis {
-			q.serve()
-		}
 		if expired {
 			q.sweep()
 		}
@@ -98,65 +93,147 @@ func (q *queue) sweep() {
 	}
 }
 
-// takeExpired reads all records that matter, takes out the messages whose TTL is over, and returns when the next one ends;
-// 0 if none does.
-func (q *queue) takeExpired() (soonest int64, err error) {
-	soonest = math.MaxInt64
-	q.mu.Lock()
-	now, at, durable := q.now(), q.m.FirstNeeded(), q.log.Durable()
-	q.mu.Unlock()
-	front := uint64(math.MaxUint64) // the first ready message that stays
-	for at <= durable {
-		list, end, err := q.scan(at, expiredStep, func(state machine.State, m *machine.Message) bool {
-			expires := m.PushedMillis + m.TTLMillis
-			return m.TTLMillis > 0 && expires <= now.WallMillis && state != machine.Leased
-		}, func(id uint64, state machine.State, m *machine.Message) {
-			if m.TTLMillis > 0 {
-				soonest = min(soonest, m.PushedMillis+m.TTLMillis)
-			}
-			if state == machine.Ready {
-				front = min(front, id)
-			}
-		})
-		if err != nil {
-			return 0, err
-		}
-		if err := q.takeOut(list, min(end, front-1)); err != nil {
-			return 0, err
-		}
-		if end < at {
-			break
-		}
-		at = end + 1
-	}
-	if soonest == math.MaxInt64 {
-		return 0, nil
-	}
-	return soonest, nil
+// sweeper is one sweep of one queue.
+type sweeper struct {
+	q       *queue
+	now     int64  // wall time, unix milliseconds
+	soonest int64  // the earliest end of a TTL among the messages that stay
+	front   uint64 // the first ready message that stays
+	expired []machine.Removal
 }
 
-// takeOut removes messages that a scan found. seen is the last record before which no other message was ready then; what
-// was pushed since has a higher id, and what came back since waits and is not ready.
-func (q *queue) takeOut(list []seen, front uint64) error {
-	if len(list) == 0 {
+// takeExpired reads all messages that are not leased, takes out those whose TTL is over, and returns when the next one ends;
+// 0 if none does.
+func (q *queue) takeExpired() (soonest int64, err error) {
+	s := sweeper{q: q, soonest: math.MaxInt64, front: math.MaxUint64}
+	var waiting []uint64
+	q.mu.Lock()
+	s.now = q.now().WallMillis
+	at, last := q.m.Cursor()+1, q.log.Durable()
+	q.m.Tracked(0, last, func(id uint64, state machine.State, _ uint32) {
+		if state != machine.Leased {
+			waiting = append(waiting, id)
+		}
+	})
+	q.mu.Unlock()
+	slices.Sort(waiting)
+	if err := s.sweepWaiting(waiting); err != nil {
+		return 0, err
+	}
+	if err := s.sweepReady(at, last); err != nil {
+		return 0, err
+	}
+	if s.soonest == math.MaxInt64 {
+		return 0, nil
+	}
+	return s.soonest, nil
+}
+
+// sweepWaiting looks at delayed and retrying messages, with rising ids.
+func (s *sweeper) sweepWaiting(ids []uint64) error {
+	for len(ids) > 0 {
+		raws, err := s.q.readSome(ids[0])
+		if err != nil {
+			return err
+		}
+		first, end := ids[0], ids[0]+max(uint64(len(raws)), 1) // none: it went meanwhile
+		for len(ids) > 0 && ids[0] < end {
+			if raws != nil {
+				if _, err := s.judge(raws[ids[0]-first]); err != nil {
+					return err
+				}
+			}
+			ids = ids[1:]
+		}
+		if err := s.takeOut(0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepReady walks the log above the cursor.
+func (s *sweeper) sweepReady(at, last uint64) error {
+	for at <= last {
+		raws, err := s.q.readSome(at)
+		if err != nil {
+			return err
+		}
+		if raws == nil { // cut off: all up to there was consumed meanwhile
+			at++
+			continue
+		}
+		raws = raws[:min(uint64(len(raws)), last-at+1)]
+		for i, ready := range s.q.areReady(at, raws) {
+			if !ready {
+				continue
+			}
+			expired, err := s.judge(raws[i])
+			if err != nil {
+				return err
+			}
+			if !expired {
+				s.front = min(s.front, at+uint64(i))
+			}
+		}
+		at += uint64(len(raws))
+		if err := s.takeOut(min(at, s.front) - 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// areReady tells which of these consecutive records are ready messages by now.
+func (q *queue) areReady(first uint64, raws [][]byte) []bool {
+	ready := make([]bool, len(raws))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, raw := range raws {
+		id := first + uint64(i)
+		if id > q.m.Cursor() && machine.Kind(raw[2]) == machine.KindMessage && !q.m.Removed(id) {
+			view := record.View(raw)
+			ready[i] = !machine.IsDelayed(view.Flags, view.Meta)
+		}
+	}
+	return ready
+}
+
+// judge notes a message's end, and the message if that is past.
+func (s *sweeper) judge(raw []byte) (expired bool, err error) {
+	m, err := machine.ParseMessage(record.View(raw).Meta)
+	if err != nil {
+		return false, err
+	}
+	end := m.PushedMillis + m.TTLMillis
+	switch {
+	case m.TTLMillis == 0:
+		return false, nil
+	case end > s.now:
+		s.soonest = min(s.soonest, end)
+		return false, nil
+	}
+	s.expired = append(s.expired, removalOf(raw))
+	return true, nil
+}
+
+// takeOut removes what was judged. Up to seen no other message was ready then, and none can have become so since: what comes back waits.
+func (s *sweeper) takeOut(seen uint64) error {
+	if len(s.expired) == 0 {
 		return nil
 	}
-	removals := make([]machine.Removal, 0, len(list))
-	for i := range list {
-		view := record.View(list[i].raw)
-		removals = append(removals, machine.Removal{ID: view.LSN, SizeBytes: uint32(len(view.Body)), Delayed: machine.IsDelayed(view.Flags, view.Meta)})
-	}
-	if _, err := q.enter(); err != nil {
-		q.leave()
+	if _, err := s.q.enter(); err != nil {
+		s.q.leave()
 		return err
 	}
-	defer q.leave()
-	_, e, changed, err := q.m.DecideExpired(removals, front)
+	defer s.q.leave()
+	_, e, changed, err := s.q.m.DecideExpired(s.expired, seen)
+	s.expired = s.expired[:0]
 	if err != nil {
 		return err
 	}
 	if changed {
-		q.commit(e)
+		s.q.commit(e)
 	}
 	return nil
 }

@@ -116,6 +116,27 @@ func (s State) String() string {
 	return [...]string{"gone", "ready", "delayed", "leased", "retrying"}[s]
 }
 
+// Tracked visits the messages from one id to another, both included, that are leased, delayed or retrying, in no order; attempts is
+// as in StateOf. Up to the cursor these are all that live. It looks at every waiting message.
+func (m *Machine) Tracked(from, to uint64, visit func(id uint64, s State, attempts uint32)) {
+	for _, b := range m.batches {
+		for i := range b.messages {
+			if l := &b.messages[i]; !l.resolved && from <= l.id && l.id <= to {
+				visit(l.id, Leased, l.failed+1)
+			}
+		}
+	}
+	m.eachWaiting(func(w *waiting) {
+		switch {
+		case w.id < from || w.id > to:
+		case w.seen():
+			visit(w.id, Retrying, w.failed())
+		default:
+			visit(w.id, Delayed, 0)
+		}
+	})
+}
+
 // StateOf is where the message with this id is, and the number of its latest attempt; 0 if it was never delivered. The caller knows
 // that the id is a message's and that IsDelayed is false for it: above the cursor, ready messages leave no trace in the
 // machine. It looks at every waiting message.

@@ -389,3 +389,30 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// One number has one way to be written, as in all other commands: +5, 05 and -0 are slips of somebody else's program.
+func TestOptionNumbersAreWrittenOneWay(t *testing.T) {
+	for _, value := range []string{"+5", "05", "-0", "-1", "", " 5", "5 ", "0x5", "5.0", "5e3", "9007199254740992", "99999999999999999999"} {
+		for _, name := range []string{"lease", "batch-bytes", "max-bytes"} {
+			var o Options
+			if err := o.Set(name, value); err == nil {
+				t.Errorf("%s %q is taken for %d", name, value, o.Get(optionNamed(name), nil))
+			}
+		}
+	}
+	for _, value := range []string{"+1kb", "01kb", "-1kb", "kb", "1 kb", "1tb", "9007199254740991kb"} {
+		if n, err := ParseSize(value); err == nil {
+			t.Errorf("%q is taken for %d", value, n)
+		}
+	}
+	for value, want := range map[string]int64{"0": 0, "5": 5, "16kb": 16 << 10, "1MB": 1 << 20, "2g": 2_000_000_000, "7b": 7} {
+		if n, err := ParseSize(value); err != nil || n != want {
+			t.Errorf("%q: %d, %v", value, n, err)
+		}
+	}
+}
+
+func optionNamed(name string) Option {
+	o, _ := OptionByName(name)
+	return o
+}

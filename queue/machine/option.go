@@ -4,7 +4,6 @@ package machine
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 )
@@ -48,6 +47,9 @@ type OptionSpec struct {
 }
 
 const (
+	// valueEchoBytesMax is how much of a refused value its error repeats.
+	valueEchoBytesMax = 64
+
 	dayMillis = 24 * 60 * 60 * 1000
 	// durationMaxMillis bounds every duration: ten years.
 	durationMaxMillis = 3650 * dayMillis
@@ -61,7 +63,7 @@ var Specs = [optionCount]OptionSpec{
 	Lease:           {"lease", 30_000, 1, dayMillis, "ms", "Time to acknowledge a batch before it comes back.", false},
 	LockTTL:         {"lock-ttl", 30_000, 1, dayMillis, "ms", "How long the consumer lock holds without renewal.", false},
 	MaxOpenBatches:  {"max-open-batches", 16, 1, 1000, "batches", "Batches that may be leased at the same time; 1 means strict order.", false},
-	MaxAttempts:     {"max-attempts", 0, 0, 1_000_000, "attempts", "Attempts before a message goes to the dead-letter queue; 0 means no end.", false},
+	MaxAttempts:     {"max-attempts", 5, 0, 1_000_000, "attempts", "Attempts before a message goes to the dead-letter queue; 0 means no end.", false},
 	RetryDelay:      {"retry-delay", 0, 0, durationMaxMillis, "ms", "Wait before a failed message comes back.", false},
 	RetryBackoff:    {"retry-backoff", 1, 1, 100, "factor", "Each further wait is this many times the one before.", false},
 	RetryDelayMax:   {"retry-delay-max", 900_000, 0, durationMaxMillis, "ms", "The longest wait that retry-backoff can lead to.", false},
@@ -147,14 +149,30 @@ func (o *Options) SetValue(opt Option, n int64) {
 
 // ParseValue reads a value of that option: a whole number, or for sizes also 64kb, 1mb, 2gb.
 func ParseValue(spec *OptionSpec, value string) (int64, error) {
-	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil && spec.Unit == "bytes" {
-		n, err = ParseSize(value)
+	n, ok := ParseNumber(value)
+	if !ok && spec.Unit == "bytes" {
+		size, err := ParseSize(value)
+		n, ok = size, err == nil
 	}
-	if err != nil || n < spec.Min || n > spec.Max {
-		return 0, fmt.Errorf("%s must be a whole number of %s from %d to %d, not %q", spec.Name, spec.Unit, spec.Min, spec.Max, value)
+	if !ok || n < spec.Min || n > spec.Max {
+		return 0, fmt.Errorf("%s must be a whole number of %s from %d to %d, not %q", spec.Name, spec.Unit, spec.Min, spec.Max, value[:min(len(value), valueEchoBytesMax)])
 	}
 	return n, nil
+}
+
+// ParseNumber reads a whole number up to ValueMax as commands do: digits only, without a sign or a leading zero. Two ways to write
+// one number would be two options that differ for whoever compares the texts.
+func ParseNumber(s string) (n int64, ok bool) {
+	if len(s) == 0 || len(s) > 16 || s[0] == '0' && len(s) > 1 {
+		return 0, false
+	}
+	for _, d := range []byte(s) {
+		if d < '0' || d > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(d-'0')
+	}
+	return n, n <= ValueMax
 }
 
 // ParseSize reads a size in bytes as Redis writes them: 100, 16k, 16kb, 1m, 1mb, 2g, 2gb. With a b the unit is a power of 1024,
@@ -169,8 +187,8 @@ func ParseSize(s string) (int64, error) {
 		if !ok {
 			continue
 		}
-		n, err := strconv.ParseInt(digits, 10, 64)
-		if err != nil || n < 0 || n > math.MaxInt64/u.factor {
+		n, ok := ParseNumber(digits)
+		if !ok || n > ValueMax/u.factor {
 			break
 		}
 		return n * u.factor, nil
@@ -187,6 +205,18 @@ func (o *Options) Value(opt Option, defaults *Options) string {
 		return defaults.Dead
 	}
 	return strconv.FormatInt(o.Get(opt, defaults), 10)
+}
+
+// Override sets all options that p sets, to p's values.
+func (o *Options) Override(p *Options) {
+	for i := range Specs {
+		if p.IsSet(Option(i)) {
+			o.SetValue(Option(i), p.values[i])
+		}
+	}
+	if p.IsSet(DeadLetterQueue) {
+		o.Dead = p.Dead
+	}
 }
 
 // Equal reports whether the same options were set to the same values.

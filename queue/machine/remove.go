@@ -80,11 +80,10 @@ func (m *Machine) decideTake(kind Kind, dst []byte, list []Removal, cursor uint6
 // spans of removed ids they can make at most.
 func (m *Machine) appendTaken(dst []byte, list []Removal, cursor uint64) (_ []byte, n, spans int) {
 	var waits, ready []Removal
-	waiting := m.waitingOf(list)
-	for _, l := range list {
-		_, waitsNow := slices.BinarySearch(waiting, l.ID)
+	waiting := m.waitingAmong(list)
+	for i, l := range list {
 		switch {
-		case waitsNow:
+		case waiting[i]:
 			waits = append(waits, l)
 		case !l.Delayed && l.ID > m.cursor && l.ID <= m.lastLSN && !m.Removed(l.ID):
 			ready = append(ready, l)
@@ -108,17 +107,16 @@ func (m *Machine) appendTaken(dst []byte, list []Removal, cursor uint64) (_ []by
 	return dst, len(waits) + len(ready), spans
 }
 
-// waitingOf returns the ids of those messages of the list that are delayed or retrying, rising. It looks at every waiting
-// message once.
-func (m *Machine) waitingOf(list []Removal) []uint64 {
-	var ids []uint64
+// waitingAmong tells which of these messages, with rising ids, are delayed or retrying. It looks at every waiting message once.
+func (m *Machine) waitingAmong(list []Removal) []bool {
+	waits := make([]bool, len(list))
 	m.eachWaiting(func(w *waiting) {
-		if _, found := slices.BinarySearchFunc(list, w.id, func(l Removal, id uint64) int { return cmp.Compare(l.ID, id) }); found {
-			ids = append(ids, w.id)
+		i, found := slices.BinarySearchFunc(list, w.id, func(l Removal, id uint64) int { return cmp.Compare(l.ID, id) })
+		if found {
+			waits[i] = true
 		}
 	})
-	slices.Sort(ids)
-	return ids
+	return waits
 }
 
 func (m *Machine) applyRemove(r *reader) error {

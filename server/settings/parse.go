@@ -39,14 +39,12 @@ func (s *Setting) parse(text string) (value, *Error) {
 		}
 		return value{text: text}, nil
 	}
-	var n int64
-	var err error
-	if s.Kind == KindBytes {
-		n, err = machine.ParseSize(text)
-	} else {
-		n, err = strconv.ParseInt(text, 10, 64)
+	n, ok := machine.ParseNumber(text)
+	if !ok && s.Kind == KindBytes {
+		size, err := machine.ParseSize(text)
+		n, ok = size, err == nil
 	}
-	if err != nil || n < s.Min || n > s.Max {
+	if !ok || n < s.Min || n > s.Max {
 		return value{}, s.misfit(text, "")
 	}
 	return value{number: n}, nil

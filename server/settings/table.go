@@ -12,6 +12,7 @@ import (
 	"net"
 	"strconv"
 
+	"quail/queue"
 	"quail/queue/machine"
 )
 
@@ -74,7 +75,7 @@ func addOptions() (added [len(machine.Specs)]*Setting) {
 			Min: spec.Min, Max: spec.Max, Unit: spec.Unit, Doc: spec.Doc, Live: true}
 		switch {
 		case spec.Text:
-			s.Kind, s.Default, s.check = KindText, "", checkLength(spec.Max)
+			s.Kind, s.Default, s.check = KindText, "", checkQueueOrEmpty
 		case spec.Unit == "bytes":
 			s.Kind, s.Default = KindBytes, FormatBytes(spec.Default)
 		case spec.Unit == "ms":
@@ -124,13 +125,12 @@ func checkNotEmpty(text string) error {
 	return nil
 }
 
-func checkLength(most int64) func(string) error {
-	return func(text string) error {
-		if int64(len(text)) > most {
-			return fmt.Errorf("allowed are at most %d bytes", most)
-		}
+// checkQueueOrEmpty lets only names through that a queue can have: this one is made when it is needed, with nobody there to tell.
+func checkQueueOrEmpty(text string) error {
+	if text == "" || queue.ValidName([]byte(text)) == nil {
 		return nil
 	}
+	return errors.New("allowed is a queue's name, of 1 to 200 bytes of UTF-8 without control characters or spaces, or nothing")
 }
 
 func checkNotMask(text string) error {

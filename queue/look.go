@@ -1,0 +1,237 @@
+package queue
+
+// Finding messages for those who look into a queue or move messages, without consuming. Up to the cursor the machine knows every
+// live message by its id, so those are read one by one; above it ready messages leave no trace, so the log is walked. What was
+// consumed long ago is never read. The log is read without the queue's lock, and the lock is taken for lookStep records at a time,
+// so a look holds up nobody but who asked for it.
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+
+	"quail/queue/machine"
+	"quail/wal/record"
+	"quail/wal/seglog"
+)
+
+const (
+	// lookBytesMax bounds the records of one look together; it has always at least one message. A reply must stay far below what a
+	// connection may hold, and a group that moves messages far below what the journal does.
+	lookBytesMax = 4 << 20
+	// lookReadBytes is how much of the log is read at once.
+	lookReadBytes = 256 << 10
+	// lookStep is how many records are judged under one hold of the queue's lock.
+	lookStep = 1000
+)
+
+// seen is a message that was found in the log, and where it was at that moment.
+type seen struct {
+	raw     []byte
+	message machine.Message
+	place
+}
+
+// place is where a message is: its state and the number of its latest attempt.
+type place struct {
+	state   machine.State
+	attempt uint32
+}
+
+// wanted says which messages to find.
+type wanted struct {
+	state machine.State // Gone: any
+	from  uint64
+	most  int
+	// choose, if not nil, leaves out messages for which it is false.
+	choose func(s *seen) bool
+}
+
+// finds collects what is found, up to its limits.
+type finds struct {
+	wanted
+	list  []seen
+	bytes int
+}
+
+// add takes one message over, unless the limits are reached without it. next is where another look goes on, 0 if this one does.
+func (f *finds) add(raw []byte, p place) (next uint64, err error) {
+	view := record.View(raw)
+	s := seen{place: p}
+	if s.message, err = machine.ParseMessage(view.Meta); err != nil {
+		return 0, err
+	}
+	if s.raw = raw; f.choose != nil && !f.choose(&s) {
+		return 0, nil
+	}
+	if len(f.list) > 0 && f.bytes+len(raw) > lookBytesMax {
+		return view.LSN, nil
+	}
+	// A copy, so that a few messages do not keep all that was read with them.
+	s.raw = bytes.Clone(raw)
+	if s.message, err = machine.ParseMessage(record.View(s.raw).Meta); err != nil {
+		return 0, err
+	}
+	f.list = append(f.list, s)
+	f.bytes += len(raw)
+	if len(f.list) == f.most {
+		return view.LSN + 1, nil
+	}
+	return 0, nil
+}
+
+// look finds messages, lowest id first. next is where to go on for more, 0 if there are none. What it finds may not be durable yet: an
+// answer waits for newest, asked for afterwards.
+func (q *queue) look(w wanted) (list []seen, next uint64, err error) {
+	f := finds{wanted: w}
+	q.mu.Lock()
+	last, cursor := q.m.LastLSN(), q.m.Cursor()
+	to := last
+	if w.state == machine.Gone {
+		to = cursor
+	}
+	known := map[uint64]place{}
+	if w.state != machine.Ready {
+		q.m.Tracked(w.from, to, func(id uint64, s machine.State, attempts uint32) {
+			if w.state == machine.Gone || w.state == s {
+				known[id] = place{s, attempts}
+			}
+		})
+	}
+	q.mu.Unlock()
+	for _, id := range sortedIDs(known) {
+		raw, err := q.readOne(id)
+		if err != nil {
+			return nil, 0, err
+		}
+		if raw == nil {
+			continue // it went meanwhile
+		}
+		if next, err = f.add(raw, known[id]); err != nil || next > 0 {
+			return f.list, next, q.damaged(err)
+		}
+	}
+	if w.state == machine.Gone || w.state == machine.Ready {
+		next, err = q.lookAhead(&f, max(w.from, cursor+1), last)
+	}
+	return f.list, next, err
+}
+
+func sortedIDs(known map[uint64]place) []uint64 {
+	ids := make([]uint64, 0, len(known))
+	for id := range known {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// newest is the newest commit: what an answer about the queue rests on.
+func (q *queue) newest() *Future {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.last
+}
+
+// lookAhead walks the log above the cursor, from at up to last.
+func (q *queue) lookAhead(f *finds, at, last uint64) (next uint64, err error) {
+	for at <= last {
+		raws, err := q.readSome(at)
+		if err != nil {
+			return 0, err
+		}
+		if raws == nil { // cut off: all up to there was consumed meanwhile
+			q.mu.Lock()
+			at = max(at+1, q.m.FirstNeeded())
+			q.mu.Unlock()
+			continue
+		}
+		raws = raws[:min(uint64(len(raws)), last-at+1)]
+		for i, p := range q.places(at, raws) {
+			if p.state == machine.Gone || f.state != machine.Gone && p.state != f.state {
+				continue
+			}
+			if next, err = f.add(raws[i], p); err != nil || next > 0 {
+				return next, q.damaged(err)
+			}
+		}
+		at += uint64(len(raws))
+	}
+	return 0, nil
+}
+
+// places tells of consecutive records from first on where their messages are; Gone for one that is no message.
+func (q *queue) places(first uint64, raws [][]byte) []place {
+	list := make([]place, len(raws))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.m.Tracked(first, first+uint64(len(raws))-1, func(id uint64, s machine.State, attempts uint32) {
+		list[id-first] = place{s, attempts}
+	})
+	cursor := q.m.Cursor()
+	for i, raw := range raws {
+		id := first + uint64(i)
+		if list[i].state == machine.Gone && id > cursor && machine.Kind(raw[2]) == machine.KindMessage && !q.m.Removed(id) {
+			if view := record.View(raw); !machine.IsDelayed(view.Flags, view.Meta) {
+				list[i].state = machine.Ready
+			}
+		}
+	}
+	return list
+}
+
+// readSome returns at most lookStep consecutive records from `from` on, at least one, or none if the log's front was cut behind
+// it. Called without a lock.
+func (q *queue) readSome(from uint64) ([][]byte, error) {
+	for {
+		raws := q.log.Memory(from)
+		if raws == nil {
+			var err error
+			raws, err = q.log.Read(from, lookReadBytes, nil)
+			if errors.Is(err, seglog.ErrOutOfRange) {
+				return nil, nil
+			}
+			if err != nil {
+				return nil, q.damaged(err)
+			}
+		}
+		if len(raws) > 0 { // else it was written to the log, or came into memory, in between
+			return raws[:min(len(raws), lookStep)], nil
+		}
+	}
+}
+
+// readOne returns the record with this id, or nil if it is not needed any more. Called without a lock.
+func (q *queue) readOne(id uint64) ([]byte, error) {
+	if raws := q.log.Memory(id); raws != nil {
+		return raws[0], nil
+	}
+	raws, err := q.log.Read(id, 1, nil)
+	switch {
+	case errors.Is(err, seglog.ErrOutOfRange):
+		return nil, nil
+	case err != nil:
+		return nil, q.damaged(err)
+	case len(raws) > 0:
+		return raws[0], nil
+	}
+	raws, err = q.readSome(id) // it moved in between
+	if err != nil || raws == nil {
+		return nil, err
+	}
+	return raws[0], nil
+}
+
+// damaged words an error of the log for a client; nil stays nil. Of a queue that was deleted meanwhile that is the reason.
+func (q *queue) damaged(err error) error {
+	var refusal *Error
+	if err == nil || errors.As(err, &refusal) {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if why := q.refusal(); q.deleted && why != nil {
+		return why
+	}
+	return refuse("WALERR", "queue %q: %v; nothing was changed", q.name, err)
+}
