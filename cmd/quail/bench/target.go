@@ -113,7 +113,7 @@ func infoCPU(fields map[string]string) cpuTime {
 // somebody else's turn. A server that does not tell its CPU time is not waited for.
 func (t *target) settle(limit time.Duration) (cpuTime, error) {
 	const (
-		look = 100 * time.Millisecond
+		look = 50 * time.Millisecond
 		rest = 10 * time.Millisecond // of CPU time from one look to the next
 	)
 	before, err := t.cpu()
