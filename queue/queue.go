@@ -81,13 +81,17 @@ func (q *queue) hand(recs []record.Record) *Future {
 	return q.last
 }
 
-// await has the waiters served when f is done. Called with mu held.
+// await has the waiters served when f is done, which it was not when the caller looked at the log. It may be by now: then
+// nobody would tell, and a call from here would wait for the lock that it is under. After an error there is nothing to
+// serve them with; whoever hears of it empties the line. Called with mu held.
 func (q *queue) await(f *Future) {
-	if f.Done() || q.awaited == f {
+	if f == nil || q.awaited == f {
 		return
 	}
 	q.awaited = f
-	f.Notify(q)
+	if !f.NotifyLater(q) && f.Err() == nil {
+		go q.serve()
+	}
 }
 
 // Durable implements wal.Waiter: records became durable that somebody waits for.

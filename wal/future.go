@@ -41,18 +41,24 @@ func (f *Future) Err() error {
 
 // Notify calls w.Durable once when the outcome is known, at once if it already is.
 func (f *Future) Notify(w Waiter) {
-	if f.Done() {
+	if !f.NotifyLater(w) {
 		w.Durable()
-		return
+	}
+}
+
+// NotifyLater is Notify for a caller that holds a lock which w.Durable takes: it never calls it from here. It reports
+// false, and w is told nothing, if the outcome is known already.
+func (f *Future) NotifyLater(w Waiter) bool {
+	if f.Done() {
+		return false
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.done.Load() {
-		f.mu.Unlock()
-		w.Durable()
-		return
+		return false
 	}
 	f.waiters = append(f.waiters, w)
-	f.mu.Unlock()
+	return true
 }
 
 // Complete sets the outcome and calls every waiter, in the order of their Notify.
