@@ -23,7 +23,8 @@ type consumer struct {
 	arrived func(body []byte, now time.Duration) error
 
 	pulledAt                time.Duration
-	acknowledging           int // messages of the acknowledgement on the way
+	arrivedAt               time.Duration // of the latest batch
+	acknowledging           int           // messages of the acknowledgement on the way
 	delivered, acknowledged int64
 	last                    uint64
 	endedAt                 time.Duration
@@ -35,7 +36,7 @@ func newConsumer(r *run, l *loop, want int64, blockMillis int) *consumer {
 	return x
 }
 
-// begin sends the first pull.
+// begin sends a pull alone.
 func (x *consumer) begin() error {
 	x.pulledAt = x.loop.now()
 	return x.conn.send(x.pull)
@@ -52,8 +53,12 @@ func (x *consumer) reply(raw []byte, now time.Duration) error {
 		if !x.blocks {
 			return fmt.Errorf("the queue is empty after %d of %d messages", x.delivered, x.want)
 		}
+		if now-x.arrivedAt > stallTime {
+			return fmt.Errorf("nothing is delivered for %v", stallTime)
+		}
 		return x.begin()
 	}
+	x.arrivedAt = now
 	if x.latency != nil {
 		record(x.latency, now-x.pulledAt)
 	}
