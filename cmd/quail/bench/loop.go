@@ -5,13 +5,16 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"syscall"
 	"time"
 )
 
 const (
 	waitMillis = 100              // the longest wait before a look at whether to stop
 	stallTime  = 30 * time.Second // without any reply for so long, the server is taken for stuck
+	closeTime  = 5 * time.Second  // for a server to end its side of a connection
 )
 
 // user is whoever a connection belongs to.
@@ -38,12 +41,32 @@ func newLoop() (*loop, error) {
 	return &loop{poller: p, began: time.Now()}, nil
 }
 
-// close ends all connections.
+// close ends all connections, and returns when the server has ended them too: until then it may still run what was sent,
+// and make a queue again that is deleted by now.
 func (l *loop) close() {
+	defer l.poller.close()
+	open := 0
 	for _, c := range l.conns {
-		closeFD(c.fd)
+		if endWrites(c.fd) != nil || len(c.out) > 0 && l.poller.wantWrite(c.fd, c.index, false) != nil {
+			c.close()
+			continue
+		}
+		open++
 	}
-	l.poller.close()
+	for end := l.now() + closeTime; open > 0 && l.now() < end; {
+		events, err := l.poller.wait(waitMillis)
+		if err != nil {
+			break
+		}
+		for _, e := range events {
+			if e.index != timerIndex && l.conns[e.index].ended() {
+				open--
+			}
+		}
+	}
+	for _, c := range l.conns {
+		c.close()
+	}
 }
 
 // now is the time since the loop was made.
@@ -101,6 +124,36 @@ type conn struct {
 	out   []byte // what the socket did not take yet
 }
 
+// ended throws away what there is to read, and reports whether that was the end.
+func (c *conn) ended() bool {
+	if c.fd < 0 {
+		return false
+	}
+	n, err := readFD(c.fd, c.in.room())
+	if n >= 0 && err == nil {
+		return false
+	}
+	c.close()
+	return true
+}
+
+func (c *conn) close() {
+	if c.fd >= 0 {
+		closeFD(c.fd)
+		c.fd = -1
+	}
+}
+
+// errClosed is what a connection says that the server has ended, whatever the system calls it.
+var errClosed = errors.New("the server closed the connection")
+
+func lost(err error) error {
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return errClosed
+	}
+	return err
+}
+
 // add makes the loop serve a connection.
 func (l *loop) add(c *client) (*conn, error) {
 	fd, err := c.detach()
@@ -120,7 +173,7 @@ func (c *conn) send(b []byte) error {
 	}
 	n, err := writeFD(c.fd, b)
 	if err != nil {
-		return fmt.Errorf("send: %w", err)
+		return fmt.Errorf("send: %w", lost(err))
 	}
 	if n == len(b) {
 		return nil
@@ -133,7 +186,7 @@ func (c *conn) send(b []byte) error {
 func (c *conn) flush() error {
 	n, err := writeFD(c.fd, c.out)
 	if err != nil {
-		return fmt.Errorf("send: %w", err)
+		return fmt.Errorf("send: %w", lost(err))
 	}
 	c.out = c.out[:copy(c.out, c.out[n:])]
 	if len(c.out) > 0 {
@@ -146,10 +199,10 @@ func (c *conn) flush() error {
 func (c *conn) receive(now time.Duration) error {
 	n, err := readFD(c.fd, c.in.room())
 	if err != nil {
-		return fmt.Errorf("receive: %w", err)
+		return fmt.Errorf("receive: %w", lost(err))
 	}
 	if n < 0 {
-		return fmt.Errorf("the server closed the connection")
+		return errClosed
 	}
 	c.in.filled(n)
 	c.loop.heard = now

@@ -34,6 +34,7 @@ func (*poller) wait(int) ([]event, error)      { return nil, errSystem }
 
 func readFD(int, []byte) (int, error)       { return 0, errSystem }
 func writeFD(int, []byte) (int, error)      { return 0, errSystem }
+func endWrites(int) error                   { return errSystem }
 func closeFD(int)                           {}
 func takeFD(syscall.Conn) (int, error)      { return -1, errSystem }
 func ownAttributes() *syscall.SysProcAttr   { return nil }

@@ -120,6 +120,9 @@ func transfer(call uintptr, fd int, b []byte) (int, error) {
 	}
 }
 
+// endWrites tells the other side that nothing more comes.
+func endWrites(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
+
 func closeFD(fd int) { unix.Close(fd) }
 
 // takeFD makes a descriptor of its own of a Go connection's, which may be closed then.
