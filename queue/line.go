@@ -57,7 +57,11 @@ func (w *waiter) refuse(err error, after *Future) func() {
 // join puts w in line, serves it at once if that is possible, and returns how to take it out again.
 func (q *queue) join(now machine.Time, w *waiter) (cancel func(), done answers) {
 	q.line = append(q.line, w)
+	pending := !q.last.Done()
 	done = q.serveLine(now)
+	if pending && len(q.line) > 0 {
+		q.await(q.last) // what was committed when nobody waited has nobody else who tells of it
+	}
 	return func() { q.quit(w) }, done
 }
 

@@ -84,15 +84,15 @@ func (q *queue) hand(recs []record.Record) *Future {
 	return q.last
 }
 
-// await has the waiters served when f is done. Called with mu held, which serving takes: if f is done by now, after the caller
-// found that it was not, another goroutine serves. After a failure the store is reopened, and that answers everybody.
+// await has the waiters served when f is done, which it was not when the caller looked at the log. It may be by now: then
+// nobody would tell, and a call from here would wait for the lock that it is under. After an error there is nothing to
+// serve them with; whoever hears of it empties the line. Called with mu held.
 func (q *queue) await(f *Future) {
-	if q.awaited == f {
+	if f == nil || q.awaited == f {
 		return
 	}
-	if f.TryNotify(q) {
-		q.awaited = f
-	} else if f.Err() == nil {
+	q.awaited = f
+	if !f.NotifyLater(q) && f.Err() == nil {
 		go q.serve()
 	}
 }

@@ -637,3 +637,25 @@ func TestAwaitingWhatIsDurableAlready(t *testing.T) {
 		w.set.Close()
 	})
 }
+
+// A pull that comes while the only message is on its way to the disk would otherwise sleep until its BLOCK ends: a queue with
+// little traffic would deliver its last message seconds late, or never with BLOCK 0.
+func TestPullIsServedWhenAPushBeforeItIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		defer func() { w.set.Close() }()
+		for i := range 1000 {
+			began := time.Now()
+			if _, _, err := w.set.Push([]byte("q"), split([]string{"hello"})); err != nil {
+				t.Fatal(err)
+			}
+			b, err := w.pull(blocking("q", "c", 60_000))
+			if err != nil || b == nil || time.Since(began) >= time.Second {
+				t.Fatalf("push %d: %+v, %v after %v", i, b, err, time.Since(began))
+			}
+			if _, _, err := w.set.Ack([]byte("q"), b.ID, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

@@ -61,6 +61,7 @@ type connection struct {
 	skipThis bool
 	slow     bool // the run that was taken last has a command that is not prompt
 	left     left // what the loop took from in and left to the own goroutine
+	unread   bool // the socket may have input that no event will announce
 
 	// executing is set while commands run that Read has handed out; closing ends the connection after the current one.
 	executing atomic.Bool

@@ -144,13 +144,24 @@ func (c *connection) fill(blocked bool) error {
 
 // read takes what the socket has, or lets the loop run what comes until there is something that it leaves to this goroutine.
 func (c *connection) read(blocked bool) (int, error) {
-	if c.sock == nil || blocked {
+	if c.sock == nil {
 		return c.net.Read(c.in.Space())
 	}
-	if err := c.sock.Wait(); err != nil || c.left.is {
-		return 0, err
+	if blocked {
+		n, err := c.net.Read(c.in.Space())
+		c.unread = true
+		return n, err
 	}
-	return c.sock.TryRead(c.in.Space())
+	if !c.unread {
+		err := c.sock.Wait()
+		c.unread = true // what the loop left may not be all that the socket had, and nothing announces the rest
+		if err != nil || c.left.is {
+			return 0, err
+		}
+	}
+	n, err := c.sock.TryRead(c.in.Space())
+	c.unread = n > 0
+	return n, err
 }
 
 // filled accounts for n bytes that were read into the input.

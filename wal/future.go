@@ -41,14 +41,14 @@ func (f *Future) Err() error {
 
 // Notify calls w.Durable once when the outcome is known, at once if it already is.
 func (f *Future) Notify(w Waiter) {
-	if !f.TryNotify(w) {
+	if !f.NotifyLater(w) {
 		w.Durable()
 	}
 }
 
-// TryNotify is Notify for those who hold a lock that w.Durable takes: if the outcome is known already it calls nothing and
-// returns false.
-func (f *Future) TryNotify(w Waiter) bool {
+// NotifyLater is Notify for a caller that holds a lock which w.Durable takes: it never calls it from here. It reports
+// false, and w is told nothing, if the outcome is known already.
+func (f *Future) NotifyLater(w Waiter) bool {
 	if f.Done() {
 		return false
 	}

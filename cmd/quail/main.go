@@ -1,5 +1,5 @@
-// Command quail is the Quail message-queue server, and the few things around it: serve (what quail alone does), health
-// and version. It reads flags, environment and configuration file, wires the parts together and turns the outcome into
+// Command quail is the Quail message-queue server, and the few things around it: serve (what quail alone does), health,
+// bench and version. It reads flags, environment and configuration file, wires the parts together and turns the outcome into
 // an exit code. What a server does is in package server.
 package main
 
@@ -42,6 +42,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		Config  string     `name:"config" env:"QUAIL_CONFIG" placeholder:"FILE" help:"YAML or JSON file with settings, one a line: name: value."`
 		Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the server until SIGTERM or SIGINT (the default)."`
 		Health  healthCmd  `cmd:"" help:"Ask a running server for a PONG; exit 0 if it answers, 1 if not."`
+		Bench   benchCmd   `cmd:"" help:"Measure a Quail, and a Redis beside it, with the same load."`
 		Version versionCmd `cmd:"" help:"Print the version."`
 	}
 	grammar.Serve, grammar.Health = newServe(), newHealth()
@@ -60,13 +61,19 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		return code
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "quail: %v\nRun \"quail serve --help\" for what can be set, and how.\n", err)
+		command := "serve"
+		if len(args) > 0 && args[0] == "bench" {
+			command = args[0]
+		}
+		fmt.Fprintf(stderr, "quail: %v\nRun \"quail %s --help\" for what can be set, and how.\n", err, command)
 		return exitUsage
 	}
 	p := &process{stdout: stdout, stderr: stderr, configFile: grammar.Config}
 	switch ctx.Command() {
 	case "health":
 		return grammar.Health.run(p)
+	case "bench":
+		return grammar.Bench.run(p)
 	case "version":
 		fmt.Fprintln(stdout, versionLine())
 		return exitOK
