@@ -33,12 +33,12 @@ type queue struct {
 	burying  bool // a move to the dead-letter queue is under way
 	// buryAfter: the last one could not be made; the next is tried at this time of the server clock, and until then nothing lapses.
 	buryAfter int64
-	timer      *time.Timer
-	timerAt    int64 // server clock, milliseconds; 0 when not armed
-	awaited    *Future
-	walked     uint64          // no record up to here and above the cursor can be delivered by the walk
-	recs       []record.Record // scratch for commit
-	meta       []byte          // scratch for a push
+	timer     *time.Timer
+	timerAt   int64 // server clock, milliseconds; 0 when not armed
+	awaited   *Future
+	walked    uint64          // no record up to here and above the cursor can be delivered by the walk
+	recs      []record.Record // scratch for commit
+	meta      []byte          // scratch for a push
 }
 
 func newQueue(s *Set, name string, log *wal.QueueLog, m *machine.Machine) *queue {
@@ -81,13 +81,16 @@ func (q *queue) hand(recs []record.Record) *Future {
 	return q.last
 }
 
-// await has the waiters served when f is done. Called with mu held.
+// await has the waiters served when f is done. The committer may have been quicker: then they are served as soon as mu is free.
+// Called with mu held.
 func (q *queue) await(f *Future) {
-	if f.Done() || q.awaited == f {
+	if f == nil || q.awaited == f {
 		return
 	}
 	q.awaited = f
-	f.Notify(q)
+	if !f.TryNotify(q) {
+		go q.serve()
+	}
 }
 
 // Durable implements wal.Waiter: records became durable that somebody waits for.

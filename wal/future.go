@@ -41,18 +41,24 @@ func (f *Future) Err() error {
 
 // Notify calls w.Durable once when the outcome is known, at once if it already is.
 func (f *Future) Notify(w Waiter) {
-	if f.Done() {
+	if !f.TryNotify(w) {
 		w.Durable()
-		return
+	}
+}
+
+// TryNotify is Notify for a caller that holds a lock which w.Durable takes: if the outcome is known already it does nothing and
+// returns false. Asking Done first would not do, since the outcome may become known in between.
+func (f *Future) TryNotify(w Waiter) bool {
+	if f.Done() {
+		return false
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.done.Load() {
-		f.mu.Unlock()
-		w.Durable()
-		return
+		return false
 	}
 	f.waiters = append(f.waiters, w)
-	f.mu.Unlock()
+	return true
 }
 
 // Complete sets the outcome and calls every waiter, in the order of their Notify.
