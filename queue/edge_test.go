@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
 	"quail/queue/machine"
+	"quail/wal/record"
 )
 
 // refuse sends all that one pull gets to the dead-letter queue.
@@ -76,20 +78,24 @@ func TestPurgeCountsAgainWhenTheQueueChanged(t *testing.T) {
 	inWorld(t, 42, func(w *world) {
 		first := w.push("q", "a", "b", "c")
 		q := w.set.find([]byte("q"))
-		for what, change := range map[string]func(){
-			"a push up to the id": func() { w.push("q", "d", "e", "f") },
-			"a removal":           func() { w.set.Remove([]byte("q"), []uint64{first + 1}) },
-			"a pull":              func() { w.pull(request("q", "c")) },
+		for _, c := range []struct {
+			what   string
+			before uint64
+			change func()
+		}{
+			{"a removal", first + 3, func() { w.set.Remove([]byte("q"), []uint64{first + 1}) }},
+			{"a push up to the id", first + 6, func() { w.push("q", "d", "e", "f", "g") }},
+			{"a pull", first + 3, func() { w.pull(request("q", "c")) }},
 		} {
-			before := first + 3
-			if what == "a push up to the id" {
-				before = q.m.LastLSN() + 3
-			}
+			what, before, change := c.what, c.before, c.change
 			counted, err := q.countReady(before)
 			if err != nil {
 				t.Fatal(err)
 			}
 			change()
+			if before > q.m.LastLSN() {
+				t.Fatalf("id %d is not reached", before)
+			}
 			if _, _, done, err := q.purge(before, counted); done || err != nil {
 				t.Errorf("%s came between: purged all the same (%v)", what, err)
 			}
@@ -290,5 +296,29 @@ func TestAMoveThatFailsIsTriedAgain(t *testing.T) {
 		most = 2
 		w.expect(blocking("q.dead", "c", 5000), "a@1")
 		w.expectPeek("q", "")
+	})
+}
+
+// The committer may be quicker than the goroutine that committed: the records are durable before anybody asked to be told. Without
+// this the consumer slept on beside its message, or, a moment later, the queue waited for its own lock for ever.
+func TestACommitThatIsDurableAtOnceWakesTheLine(t *testing.T) {
+	inWorld(t, 50, func(w *world) {
+		w.create("q")
+		answer, _ := w.start(blocking("q", "c", 10_000))
+		synctest.Wait()
+		q := w.set.find([]byte("q"))
+		began := time.Now()
+		q.mu.Lock()
+		r := q.apply(machine.Effect{Kind: machine.KindMessage, Meta: machine.MessageMeta(nil, machine.Message{PushedMillis: q.now().WallMillis})}, []byte("a"))
+		f := q.store.Commit(q.log, []record.Record{r})
+		if err := f.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		q.last = f
+		q.await(f)
+		q.mu.Unlock()
+		if p := <-answer; show(p.batch) != "a@1" || time.Since(began) > time.Second {
+			t.Errorf("%q after %v, %v", show(p.batch), time.Since(began), p.err)
+		}
 	})
 }

@@ -450,7 +450,11 @@ func (s *Set) Hold() Held {
 }
 
 // Release commits what has gathered, on the caller's goroutine: it waits for the disk.
-func (h Held) Release() { h.store.Release() }
+func (h Held) Release() {
+	if h.store != nil {
+		h.store.Release()
+	}
+}
 
 // HasRoom reports whether a push would go on at once, instead of waiting until the background writer has caught up.
 func (s *Set) HasRoom() bool {

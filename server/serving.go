@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidwall/redcon"
 
+	"quail/commands"
 	"quail/queue"
 	"quail/server/guard"
 	"quail/server/poll"
@@ -27,6 +28,8 @@ const (
 	loopsShare = 4
 	// idleAfter is when a loop that has nothing to do says so; the journal then marks its end.
 	idleAfter = 2 * time.Millisecond
+	// promptBytesMax is the largest command that a loop runs: copying more takes too long for the others.
+	promptBytesMax = 1 << 20
 )
 
 // serving is one loop and what it works with.
@@ -155,18 +158,39 @@ func (c *connection) serveInput() bool {
 		c.slow = false
 		run, err := c.nextOrLeft()
 		switch {
-		case err != nil || run.Args != nil || c.slow && len(run.Raw) > 0:
+		case err != nil || c.slow && len(run.Raw) > 0 || run.Args != nil && !isPrompt(run.Args):
 			c.left = left{is: true, run: run, err: err}
 			return false
+		case run.Args != nil:
+			c.runOne(run.Args)
 		case len(run.Raw) == 0:
 			c.out.Flush()
 			return true
 		}
-		c.runAll(run.Raw)
+		if run.Args == nil {
+			c.runAll(run.Raw)
+		}
 		if c.blocked() {
 			return false
 		}
 	}
+}
+
+// isPrompt says so of a command that goes round redcon: a big one.
+func isPrompt(args [][]byte) bool {
+	total := 0
+	for _, arg := range args {
+		total += len(arg)
+	}
+	return total <= promptBytesMax && commands.Prompt(args[0])
+}
+
+// runOne runs one big command.
+func (c *connection) runOne(args [][]byte) {
+	c.executing.Store(true)
+	c.handle(args)
+	c.executing.Store(false)
+	c.commit()
 }
 
 // runAll runs the commands of a run through redcon's parser.
