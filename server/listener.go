@@ -121,8 +121,8 @@ func (l *listener) admit(conn net.Conn) *connection {
 		l.lastRefusal = now
 		s.cfg.Log.Warn().Str("client", c.remote).Int64("limit", s.clientsMax()).Msg("refused a connection: max-clients is reached, or as many as leave descriptors for the files (ulimit -n), or the server stops")
 	}
-	conn.SetWriteDeadline(time.Now().Add(refusalTimeout))
-	conn.Write([]byte("-ERR max number of clients reached\r\n"))
-	conn.Close()
+	c.net.SetWriteDeadline(time.Now().Add(refusalTimeout))
+	c.net.Write([]byte("-ERR max number of clients reached\r\n"))
+	c.net.Close()
 	return nil
 }
