@@ -17,7 +17,8 @@ import (
 // Call is one command on its way through Run. The server fills the exported fields, and may use one Call again for the next
 // command after Reset, unless the call was parked.
 type Call struct {
-	// Args are the command's words with its name first; never empty. Commands may keep the slices and their bytes.
+	// Args are the command's words with its name first; never empty. Commands may keep the slices and their bytes, unless they
+	// have said otherwise with FlagBorrows.
 	Args [][]byte
 	// W takes the reply. A parked call leaves it untouched and gets another writer later.
 	W *resp.Writer

@@ -14,7 +14,7 @@ var qpush = &Spec{
 		{Name: "queue", Type: ArgKey},
 		{Name: "body", Multiple: true, Text: "Any bytes, from none up to `max-message-bytes`; all together at most `max-push-bytes`."},
 	},
-	Flags: FlagWrite | FlagDenyOOM | FlagFast | FlagKeyInsert | FlagPrompt,
+	Flags: FlagWrite | FlagDenyOOM | FlagFast | FlagKeyInsert | FlagPrompt | FlagBorrows,
 	Run:   runQPush,
 }
 

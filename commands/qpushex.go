@@ -40,7 +40,7 @@ var qpushex = &Spec{
 			}},
 		}},
 	},
-	Flags: FlagWrite | FlagDenyOOM | FlagFast | FlagKeyInsert,
+	Flags: FlagWrite | FlagDenyOOM | FlagFast | FlagKeyInsert | FlagPrompt | FlagBorrows,
 	Run:   runQPushEx,
 }
 

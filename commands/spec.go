@@ -89,6 +89,8 @@ const (
 	// FlagPrompt: the command reads no log and waits for nothing but room for what it pushes, so the goroutine that serves many
 	// connections may run it.
 	FlagPrompt
+	// FlagBorrows: the command keeps nothing of its words, so the bytes of a big one stay the connection's.
+	FlagBorrows
 )
 
 var flagNames = []struct {

@@ -109,6 +109,12 @@ func Prompt(name []byte) bool {
 	return s != nil && s.Flags&FlagPrompt != 0
 }
 
+// Borrows reports whether the command of that name keeps nothing of its words; see FlagBorrows.
+func Borrows(name []byte) bool {
+	s := Lookup(name)
+	return s != nil && s.Flags&FlagBorrows != 0
+}
+
 // Subcommand finds a subcommand by its own word in any case.
 func (s *Spec) Subcommand(word []byte) *Spec {
 	for _, sub := range s.Subcommands {

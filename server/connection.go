@@ -113,6 +113,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 	c.lastActiveMillis.Store(c.created.UnixMilli())
 	c.w.Proto = 2
 	c.in.EndsRun = c.endsRun
+	c.in.Borrows = commands.Borrows
 	c.call = c.newCall()
 	c.out = reply.NewStream(reply.Config{
 		Sink:         reply.NewSink(conn),

@@ -7,7 +7,7 @@ type Run struct {
 	// Raw is the commands as they came, valid until the next call of Next, Space or Filled.
 	Raw []byte
 	// Args, if not nil, is one command instead, which goes round redcon: a big one, whose memory moves to the caller
-	// uncopied, or an inline one. Redcon gets a small stand-in for it, so that its loop still runs every command.
+	// uncopied or is lent for as long as Raw is, or an inline one. Redcon gets a small stand-in for it, so that its loop still runs every command.
 	Args [][]byte
 }
 
@@ -25,6 +25,9 @@ type Input struct {
 	// EndsRun says whether nothing behind the command with this name may be handed on before it was executed: it may
 	// block, close the connection, or change the limits. It must not keep the name.
 	EndsRun func(name []byte) bool
+	// Borrows, if not nil, says of which commands the caller keeps nothing: a big one of those is lent and not given away, so that a
+	// client that sends many costs no new memory each time. It must not keep the name.
+	Borrows func(name []byte) bool
 
 	buf     []byte
 	start   int // the first byte that was not handed on
@@ -33,10 +36,10 @@ type Input struct {
 }
 
 const (
-	inputBytesMin  = 4 << 10  // a fresh buffer
-	inputBytesKeep = 64 << 10 // an idle connection keeps no more than this, and no read asks for more at once
-	spaceBytesMin  = 1 << 10  // a read for less is not worth its system call
-	sparseReadsMax = 64       // after so many small reads the buffer is halved
+	inputBytesMin  = 4 << 10   // a fresh buffer
+	inputBytesKeep = 256 << 10 // an idle connection keeps no more than this, and no read asks for more at once
+	spaceBytesMin  = 1 << 10   // a read for less is not worth its system call
+	sparseReadsMax = 64        // after so many small reads the buffer is halved
 )
 
 // Buffered is how many bytes wait that Next has not handed on.
@@ -115,7 +118,12 @@ func (in *Input) takeAlone(kind Kind, n int) (Run, error) {
 		return Run{}, err
 	}
 	count := in.scanner.Args()
+	borrowed := in.Borrows != nil && in.Borrows(in.scanner.Name(raw))
 	in.scanner.Reset()
+	if borrowed {
+		in.start += n
+		return Run{Args: splitCommand(raw, count)}, nil
+	}
 	return Run{Args: splitCommand(in.detach(n), count)}, nil
 }
 
