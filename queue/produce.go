@@ -1,10 +1,12 @@
 package queue
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
 	"quail/queue/machine"
+	"quail/wal/record"
 )
 
 const (
@@ -65,13 +67,31 @@ func (s *Set) PushWith(name []byte, bodies [][]byte, o PushOptions) (firstID uin
 		q.expires(m.PushedMillis + m.TTLMillis)
 	}
 	q.meta = machine.MessageMeta(q.meta[:0], m)
+	firstID = q.m.LastLSN() + 1
+	if m.IsPlain() {
+		return firstID, q.pushPlain(now, bodies), nil
+	}
 	e := machine.Effect{Kind: machine.KindMessage, Meta: q.meta}
 	recs := q.recs[:0]
 	for _, body := range bodies {
 		recs = append(recs, q.apply(e, body))
 	}
-	firstID = recs[0].LSN
 	return firstID, q.hand(recs), nil
+}
+
+// pushPlain commits messages that have nothing but a body, the common case, without reading back what it has just encoded.
+func (q *queue) pushPlain(now machine.Time, bodies [][]byte) *Future {
+	first, total := q.m.LastLSN()+1, int64(0)
+	recs := q.recs[:0]
+	for i, body := range bodies {
+		total += int64(len(body))
+		recs = append(recs, record.Record{LSN: first + uint64(i), Incarnation: q.log.Incarnation(), Kind: record.Kind(machine.KindMessage),
+			Meta: q.meta, Body: body})
+	}
+	if err := q.m.ApplyMessages(first, len(bodies), total, now.WallMillis); err != nil {
+		panic(fmt.Sprintf("queue %q cannot apply its own push of %d messages: %v", q.name, len(bodies), err))
+	}
+	return q.hand(recs)
 }
 
 func (o *PushOptions) check(bodies int) error {
@@ -85,6 +105,9 @@ func (o *PushOptions) check(bodies int) error {
 	}
 	if total := o.headersBytes(); total > headersBytesMax {
 		return refuse("TOOBIG", "the headers have %d bytes; at most %d are allowed; put more into the body; nothing was pushed", total, headersBytesMax)
+	}
+	if len(o.Headers) == 0 {
+		return nil
 	}
 	// They are a map for whoever reads them, so a name that comes twice would hide a value, and one of Quail's own would be believed.
 	names := make(map[string]bool, len(o.Headers))

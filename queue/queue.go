@@ -50,8 +50,9 @@ func newQueue(s *Set, name string, log *wal.QueueLog, m *machine.Machine) *queue
 
 // now is the time for one decision. Called with mu held.
 func (q *queue) now() machine.Time {
-	q.lastWall = max(q.lastWall, time.Now().UnixMilli())
-	return machine.Time{ClockMillis: q.store.NowMillis(), WallMillis: q.lastWall}
+	at := time.Now()
+	q.lastWall = max(q.lastWall, at.UnixMilli())
+	return machine.Time{ClockMillis: q.store.ClockMillis(at), WallMillis: q.lastWall}
 }
 
 // commit applies effects to the machine and hands them to the journal as one atomic group. Called with mu held.

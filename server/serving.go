@@ -40,9 +40,7 @@ type serving struct {
 	held   queue.Held
 	at     *connection // whose commands are being run
 
-	// feed gives redcon's parser the run of the connection that is served; one parser serves all, since a run is whole commands.
-	feed   feed
-	parser *redcon.Reader
+	words [][]byte // of the command that is being run
 }
 
 // left is a run of commands, or the error behind them, that was taken from the input and not run.
@@ -50,20 +48,6 @@ type left struct {
 	is  bool
 	run guard.Run
 	err error
-}
-
-// feed is what the parser reads.
-type feed struct{ raw []byte }
-
-var errFed = errors.New("all was read")
-
-func (f *feed) Read(p []byte) (int, error) {
-	if len(f.raw) == 0 {
-		return 0, errFed
-	}
-	n := copy(p, f.raw)
-	f.raw = f.raw[n:]
-	return n, nil
 }
 
 // startLoops starts the loops if there is an epoll and the queues can hold commits back. Without them every connection is
@@ -75,7 +59,6 @@ func (s *Server) startLoops() {
 	}
 	for range max(1, runtime.GOMAXPROCS(0)/loopsShare) {
 		v := &serving{rounds: rounds, round: reply.NewRound(s.senders)}
-		v.parser = redcon.NewReader(&v.feed)
 		loop, err := poll.Start(poll.Config{Begin: v.begin, End: v.end, Idle: rounds.Idle, IdleAfter: idleAfter})
 		if err != nil {
 			if !errors.Is(err, poll.ErrUnsupported) {
@@ -193,22 +176,42 @@ func (c *connection) runOne(args [][]byte) {
 	c.commit()
 }
 
-// runAll runs the commands of a run through redcon's parser.
+// runAll runs the commands of a run, cut into words by redcon. This parser of redcon's panics on input that is no RESP; the guard has
+// checked every byte of the run.
 func (c *connection) runAll(raw []byte) {
-	v := c.serving
-	v.feed.raw = raw
 	c.executing.Store(true)
-	for {
-		list, err := v.parser.ReadCommands()
-		if err != nil {
-			break // errFed: the run is whole commands, so nothing is left in the parser
+	for len(raw) > 0 {
+		whole, words, _, rest, err := redcon.ReadNextCommand(raw, c.serving.words[:0])
+		if err != nil || !whole {
+			c.server.cfg.Log.Error().Err(err).Int64("id", c.id).Msg("the guard let a command pass that redcon refuses; closed the connection")
+			c.closing.Store(true)
+			break
 		}
-		for i := range list {
-			c.handle(list[i].Args)
+		c.serving.words = words[:0]
+		if !commands.Borrows(words[0]) {
+			words = cloneWords(words)
 		}
+		c.handle(words)
+		raw = rest
 	}
+	clear(c.serving.words[:cap(c.serving.words)]) // do not keep the input alive
 	c.executing.Store(false)
 	c.commit()
+}
+
+// cloneWords gives a command words of its own, in one piece of memory.
+func cloneWords(words [][]byte) [][]byte {
+	size := 0
+	for _, w := range words {
+		size += len(w)
+	}
+	all, own := make([]byte, 0, size), make([][]byte, len(words))
+	for i, w := range words {
+		start := len(all)
+		all = append(all, w...)
+		own[i] = all[start:len(all):len(all)]
+	}
+	return own
 }
 
 // nextOrLeft takes the next run from the input, or what the loop has left.

@@ -42,6 +42,7 @@ type QueueLog struct {
 	appended uint64      // last LSN appended to log; guarded by io
 	synced   uint64      // last LSN known to be on stable storage in log; guarded by io
 	front    uint64      // first LSN that the log has; guarded by io
+	raws     [][]byte    // scratch of Commit, guarded by the lock that its caller holds
 	named    bool        // its directory was synced in this run; guarded by io
 }
 

@@ -25,6 +25,8 @@ const (
 	idBlock = 1 << 20
 	// gatherDelay is how long the background writer lets records gather, so that it appends in large steps.
 	gatherDelay = 10 * time.Millisecond
+	// rawsKept is how many records a commit may have for its scratch to be kept.
+	rawsKept = 1024
 	// gatherBytes ends the gathering early.
 	gatherBytes = 4 << 20
 	// serverReserve is the kind of the server's own record (incarnation 0) that reserves ids; its LSN is the limit.
@@ -132,7 +134,10 @@ type Store struct {
 
 // NowMillis is the server clock: milliseconds of up-time, summed up over all runs. It never jumps and counts no time that
 // the server was down.
-func (s *Store) NowMillis() int64 { return s.clock0 + time.Since(s.start).Milliseconds() }
+func (s *Store) NowMillis() int64 { return s.ClockMillis(time.Now()) }
+
+// ClockMillis is NowMillis at a moment that the caller has taken, from the monotonic clock.
+func (s *Store) ClockMillis(at time.Time) int64 { return s.clock0 + at.Sub(s.start).Milliseconds() }
 
 // NewLog makes the log of a new incarnation. Its directory is made when the first record is written behind.
 func (s *Store) NewLog(incarnation uint64) *QueueLog {
@@ -153,10 +158,15 @@ func (s *Store) newLog(c checkpointState) *QueueLog {
 // is reopened, and the caller's state must be rebuilt from what is durable.
 func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future {
 	q.change()
-	raws, f := s.journal.commit(recs, make([][]byte, 0, 4))
+	raws, f := s.journal.commit(recs, q.raws[:0])
 	if len(raws) > 0 {
 		q.committed(raws, f)
 	}
+	q.raws = raws
+	if cap(raws) > rawsKept {
+		q.raws = nil
+	}
+	clear(q.raws)
 	return f
 }
 

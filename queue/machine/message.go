@@ -77,6 +77,11 @@ const (
 	moveReasons
 )
 
+// IsPlain reports whether the message has no delay, TTL, deduplication id, headers and origin; see ApplyMessages.
+func (m *Message) IsPlain() bool {
+	return m.DueMillis == 0 && m.TTLMillis == 0 && len(m.Dedup) == 0 && len(m.Headers) == 0 && m.Origin.ID == 0
+}
+
 // MessageMeta appends the fields of msg's record to dst. Without delay, TTL, deduplication id, headers and origin they have
 // at most 8 bytes.
 func MessageMeta(dst []byte, msg Message) []byte {
