@@ -38,12 +38,13 @@ type QueueLog struct {
 	logMu    sync.Mutex // guards log and readers; never held during IO
 	log      seglog.Log // nil while closed
 	readers  int
-	used     atomic.Bool // since closeExcess looked last
-	appended uint64      // last LSN appended to log; guarded by io
-	synced   uint64      // last LSN known to be on stable storage in log; guarded by io
-	front    uint64      // first LSN that the log has; guarded by io
-	raws     [][]byte    // scratch of Commit, guarded by the lock that its caller holds
-	named    bool        // its directory was synced in this run; guarded by io
+	used     atomic.Bool  // since closeExcess looked last
+	memory   atomic.Int64 // bytes that the open log takes, roughly
+	appended uint64       // last LSN appended to log; guarded by io
+	synced   uint64       // last LSN known to be on stable storage in log; guarded by io
+	front    uint64       // first LSN that the log has; guarded by io
+	raws     [][]byte     // scratch of Commit, guarded by the lock that its caller holds
+	named    bool         // its directory was synced in this run; guarded by io
 }
 
 // commitMark says which Future the records up to lsn wait for.
@@ -251,6 +252,7 @@ func (q *QueueLog) open() (seglog.Log, error) {
 	q.log = log
 	q.logMu.Unlock()
 	q.front = log.First()
+	q.memory.Store(tailCopies * log.Stats().TailBytes)
 	q.store.opened(q)
 	return log, nil
 }
@@ -318,6 +320,7 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		bytes += size
 		batch = batch[n:]
 	}
+	q.memory.Store(tailCopies * log.Stats().TailBytes)
 	q.mu.Lock()
 	if q.deleted || q.err != nil { // then its bytes were taken off the count
 		q.mu.Unlock()

@@ -24,11 +24,15 @@ const (
 	// idBlock is how many server-wide ids are reserved at once. A crash skips at most two blocks of 2^53 ids.
 	idBlock = 1 << 20
 	// gatherDelay is how long the background writer lets records gather, so that it appends in large steps.
-	gatherDelay = 10 * time.Millisecond
+	gatherDelay = time.Second
 	// rawsKept is how many records a commit may have for its scratch to be kept.
 	rawsKept = 1024
 	// gatherBytes ends the gathering early.
-	gatherBytes = 4 << 20
+	gatherBytes = 8 << 20
+	// openBytesMax bounds what the open logs take together, in bytes: a thousand logs with large segments would take gigabytes.
+	openBytesMax = 128 << 20
+	// tailCopies is how often tidwall/wal has a log's last segment in memory.
+	tailCopies = 3
 	// serverReserve is the kind of the server's own record (incarnation 0) that reserves ids; its LSN is the limit.
 	serverReserve record.Kind = 1
 )
@@ -289,20 +293,22 @@ func (s *Store) closed(q *QueueLog) {
 	s.mu.Unlock()
 }
 
-// closeExcess closes logs that were not used since it looked last, the longest open first. It is called by the background
-// writer, since closing a log syncs it.
+// closeExcess closes logs that were not used since it looked last, the longest open first, while there are too many or they
+// take too much memory. It is called by the background writer, since closing a log syncs it.
 func (s *Store) closeExcess() {
-	tries := -1
-	for {
+	s.mu.Lock()
+	tries := 2 * len(s.open) // once around to forget that they were used, once to close
+	memory := int64(0)
+	for _, q := range s.open {
+		memory += q.memory.Load()
+	}
+	s.mu.Unlock()
+	for ; tries > 0; tries-- {
 		s.mu.Lock()
-		if tries < 0 {
-			tries = 2 * len(s.open) // once around to forget that they were used, once to close
-		}
-		if len(s.open) <= s.cfg.OpenLogs || tries == 0 {
+		if len(s.open) <= s.cfg.OpenLogs && (memory <= openBytesMax || len(s.open) == 1) || len(s.open) == 0 {
 			s.mu.Unlock()
 			return
 		}
-		tries--
 		q := s.open[0]
 		s.open = s.open[1:]
 		s.mu.Unlock()
@@ -310,6 +316,8 @@ func (s *Store) closeExcess() {
 			s.mu.Lock()
 			s.open = append(s.open, q) // in use: try it again after the others
 			s.mu.Unlock()
+		} else {
+			memory -= q.memory.Load()
 		}
 	}
 }

@@ -150,6 +150,7 @@ func (c *core) Stats() Stats {
 	stats := Stats{Segments: len(c.segments)}
 	for _, s := range c.segments {
 		stats.Bytes += s.size
+		stats.TailBytes = s.size
 	}
 	return stats
 }

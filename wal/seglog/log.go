@@ -92,6 +92,8 @@ type Stats struct {
 	Segments int
 	// Bytes is their size together.
 	Bytes int64
+	// TailBytes is the size of the last one, which tidwall/wal keeps in memory, two to three times over.
+	TailBytes int64
 }
 
 // Report tells what Open found and did, for the caller's event listener. All zero: the log was as it should be.
