@@ -338,7 +338,7 @@ func (q *queue) lease(now machine.Time, w *waiter, g *gathered) func() {
 	if lease < 0 {
 		lease = q.option(machine.Lease)
 	}
-	q.commit(q.m.DecideLease(now, machine.LeaseRequest{Batch: id, LeaseMillis: lease, Returned: g.returned, New: g.fresh, Cursor: g.cursor}))
+	q.commitSoon(q.m.DecideLease(now, machine.LeaseRequest{Batch: id, LeaseMillis: lease, Returned: g.returned, New: g.fresh, Cursor: g.cursor}))
 	b := &Batch{ID: id, DeadlineUnixMillis: now.WallMillis + lease, Messages: make([]Message, 0, len(g.picks))}
 	for i := range g.picks {
 		p := &g.picks[i]

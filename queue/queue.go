@@ -74,9 +74,20 @@ func (q *queue) apply(e machine.Effect, body []byte) record.Record {
 	return record.Record{LSN: lsn, Incarnation: q.log.Incarnation(), Kind: record.Kind(e.Kind), Flags: e.Flags, Meta: e.Meta, Body: body}
 }
 
+// commitSoon is commit for what nobody waits for. Called with mu held.
+func (q *queue) commitSoon(e machine.Effect) {
+	recs := append(q.recs[:0], q.apply(e, nil))
+	q.handed(recs, q.store.CommitSoon(q.log, recs))
+}
+
 // hand gives applied records to the journal. Called with mu held.
 func (q *queue) hand(recs []record.Record) *Future {
-	q.last = q.store.Commit(q.log, recs)
+	return q.handed(recs, q.store.Commit(q.log, recs))
+}
+
+// handed notes a commit. Called with mu held.
+func (q *queue) handed(recs []record.Record, f *Future) *Future {
+	q.last = f
 	clear(recs) // bodies and metas are copied by now; do not keep them alive
 	q.recs = recs[:0]
 	if len(q.line) > 0 {

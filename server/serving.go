@@ -21,6 +21,7 @@ import (
 	"quail/server/guard"
 	"quail/server/poll"
 	"quail/server/reply"
+	"quail/server/settings"
 )
 
 const (
@@ -121,7 +122,12 @@ func (c *connection) serve(ending bool) bool {
 			return true
 		}
 		c.filled(n)
-		if !c.serveInput() {
+		switch {
+		case c.waitsBehind(): // it is run when the reply that is owed has come
+			if c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) {
+				return false
+			}
+		case !c.serveInput():
 			return false
 		}
 		if n < len(space) && !ending {
@@ -153,10 +159,23 @@ func (c *connection) serveInput() bool {
 		if run.Args == nil {
 			c.runAll(run.Raw)
 		}
-		if c.blocked() {
-			return false
+		if c.waitsBehind() {
+			c.out.Flush()
+			return true
 		}
 	}
+}
+
+// waitsBehind reports whether a command blocks the connection. What has arrived behind it is run by the own goroutine, which the
+// reply wakes if there is any: the loop goes on watching, so a client that vanishes is noticed.
+func (c *connection) waitsBehind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == nil {
+		return false
+	}
+	c.inputWaits = c.in.Buffered() > 0
+	return true
 }
 
 // isPrompt says so of a command that goes round redcon: a big one.

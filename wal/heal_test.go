@@ -575,7 +575,7 @@ func TestLackOfDescriptorsPasses(t *testing.T) {
 		}
 		defer s.Abandon()
 		old, _ := w.create(s)
-		<-time.After(time.Second) // open, and dirty: it is nobody's to close
+		<-time.After(2 * gatherDelay) // open, and dirty: it is nobody's to close
 		disk.setLimit(1)
 		if err := s.Checkpoint(); !vfs.OutOfDescriptors(err) {
 			t.Fatalf("a checkpoint without a descriptor: %v", err)

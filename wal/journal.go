@@ -28,6 +28,8 @@ const (
 	largeBytes = 8 << 10
 	// scratchBytesMax is how much of the write buffer is kept from one group to the next.
 	scratchBytesMax = 4 << 20
+	// soonDelay is how long records that nobody waits for may wait for others.
+	soonDelay = time.Millisecond
 	// endMarkDelay is how long the journal waits for the next group before it writes an empty one behind the last.
 	endMarkDelay = 2 * time.Millisecond
 )
@@ -65,6 +67,7 @@ type journalFile struct {
 
 // filling is the group that commits are added to.
 type filling struct {
+	kicked  bool // the writing goroutine was woken for it
 	future  *Future
 	runs    [][]byte // records in order; a run is one or more of them, contiguous in memory
 	bytes   int
@@ -81,6 +84,7 @@ type journal struct {
 	mu       sync.Mutex // guards the fields below; never held during IO
 	cur      *filling
 	holds    int    // that are not released: commits wake nobody meanwhile
+	soon     bool   // wakeSoon will be called
 	overrun  bool   // ... but somebody waits for the disk in between, so they do
 	chunk    []byte // where small records are encoded; runs and queue logs share its memory
 	runStart int    // where cur's last run begins in chunk, if runInChunk
@@ -134,6 +138,12 @@ func newFilling() *filling { return &filling{future: NewFuture()} }
 // commit adds recs to the group that is filling, all or none, and appends each record's encoded bytes to raws. The bytes
 // stay valid and must not be changed. It never waits for the disk. After a failure it returns no bytes and a failed Future.
 func (j *journal) commit(recs []record.Record, raws [][]byte) ([][]byte, *Future) {
+	return j.add(recs, raws, false)
+}
+
+// add is commit; soon says that nobody waits for these records, so they need not hurry: they go with the next group, or with
+// one of their own after soonDelay.
+func (j *journal) add(recs []record.Record, raws [][]byte, soon bool) ([][]byte, *Future) {
 	if len(recs) == 0 {
 		return nil, nil // nothing would ever complete a Future
 	}
@@ -163,7 +173,12 @@ func (j *journal) commit(recs []record.Record, raws [][]byte) ([][]byte, *Future
 	for _, raw := range raws[len(raws)-len(recs):] {
 		g.sum = g.sum.add(raw)
 	}
-	wake := g.records == 0 && (j.holds == 0 || j.overrun)
+	wake := !soon && !g.kicked && (j.holds == 0 || j.overrun)
+	g.kicked = g.kicked || wake
+	if soon && !g.kicked && !j.soon {
+		j.soon = true
+		time.AfterFunc(soonDelay, j.wakeSoon)
+	}
 	g.bytes += size
 	g.records += uint32(len(recs))
 	f := g.future
@@ -238,6 +253,17 @@ func (j *journal) take() (g *filling, number uint64, closed bool) {
 	return g, number, false
 }
 
+// wakeSoon has records written that nobody waits for.
+func (j *journal) wakeSoon() {
+	j.mu.Lock()
+	j.soon = false
+	pending := j.cur.records > 0
+	j.mu.Unlock()
+	if pending {
+		j.wake()
+	}
+}
+
 // hold lets the commits of a round gather: they wake nobody until release.
 func (j *journal) hold() {
 	j.mu.Lock()
@@ -251,14 +277,12 @@ func (j *journal) hold() {
 func (j *journal) release() {
 	j.mu.Lock()
 	j.holds--
-	free := j.holds == 0
-	if free {
+	if j.holds == 0 {
 		j.overrun = false
 	}
-	pending := free && j.cur.records > 0
+	pending := j.cur.records > 0 // also those of other holds: were they left to the last one, holds that overlap for ever would starve all
 	j.mu.Unlock()
 	switch {
-	case !free: // who releases last commits
 	case !j.writer.TryLock():
 		if pending {
 			j.wake()

@@ -99,6 +99,9 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 	states := make([]checkpointState, 0, len(list))
 	for _, q := range list {
 		snap, ok := s.source.Snapshot(q.incarnation)
+		if !snap.After.Done() {
+			s.journal.wake() // it may be one that nobody has waited for yet
+		}
 		if err := snap.After.Wait(); err != nil {
 			return nil, fmt.Errorf("records of incarnation %d: %w", q.incarnation, err)
 		}

@@ -24,7 +24,7 @@ const (
 	// idBlock is how many server-wide ids are reserved at once. A crash skips at most two blocks of 2^53 ids.
 	idBlock = 1 << 20
 	// gatherDelay is how long the background writer lets records gather, so that it appends in large steps.
-	gatherDelay = time.Second
+	gatherDelay = 500 * time.Millisecond
 	// rawsKept is how many records a commit may have for its scratch to be kept.
 	rawsKept = 1024
 	// gatherBytes ends the gathering early.
@@ -160,9 +160,15 @@ func (s *Store) newLog(c checkpointState) *QueueLog {
 // Commit makes recs durable in one atomic group: after a crash all are there or none. They belong to q, with LSNs that
 // follow its last, and the caller holds the lock that Source.Snapshot takes. It returns at once; the Future tells the outcome. After a failed commit every later one fails until the store
 // is reopened, and the caller's state must be rebuilt from what is durable.
-func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future {
+func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, false) }
+
+// CommitSoon is Commit for records that nobody waits for, such as a lease: they share the next group's sync, or get one
+// within a few milliseconds.
+func (s *Store) CommitSoon(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, true) }
+
+func (s *Store) commit(q *QueueLog, recs []record.Record, soon bool) *Future {
 	q.change()
-	raws, f := s.journal.commit(recs, q.raws[:0])
+	raws, f := s.journal.add(recs, q.raws[:0], soon)
 	if len(raws) > 0 {
 		q.committed(raws, f)
 	}
