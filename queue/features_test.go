@@ -189,6 +189,33 @@ func TestExhaustedAttemptsGoToTheDeadLetterQueue(t *testing.T) {
 	}
 }
 
+// A message that has nowhere to go would be lost or hold up its queue: so limits and pauses of a dead-letter queue do not count for
+// moves, and there is no TTL there. Its own failures go one queue further.
+func TestADeadLetterQueueTakesWhatComes(t *testing.T) {
+	inWorld(t, 23, func(w *world) {
+		w.create("q", "max-attempts", "1", "ttl", "60000")
+		w.create("q.dead", "max-messages", "1", "max-attempts", "1")
+		if _, err := w.set.Pause([]byte("q.dead"), true, true, false); err != nil {
+			w.t.Fatal(err)
+		}
+		w.push("q", "a", "b")
+		w.nack("q", w.expect(request("q", "c"), "a@1 b@1").ID)
+		time.Sleep(2 * time.Minute)
+		w.expectPeek("q.dead", "a@0:ready b@0:ready")
+		r := request("q.dead", "c")
+		r.Count = 1
+		w.nack("q.dead", w.expect(r, "a@1").ID)
+		w.expectPeek("q.dead.dead", "a@0:ready")
+	})
+}
+
+func (w *world) nack(queue string, batch uint64) {
+	w.t.Helper()
+	if _, f, err := w.set.Nack([]byte(queue), batch, machine.Retry, -1, nil); err != nil || f.Wait() != nil {
+		w.t.Fatalf("nack: %v", err)
+	}
+}
+
 func TestRefusedMessagesAndRedrive(t *testing.T) {
 	inWorld(t, 25, func(w *world) {
 		w.push("q", "a", "b", "c")

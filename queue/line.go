@@ -19,6 +19,8 @@ type waiter struct {
 	deadline int64
 	// fillUntil is until when a batch that is not full is held open; 0 if none is.
 	fillUntil int64
+	// fillMost is the latest that can be, counted from when there was first something to hold open; 0 if there is nothing.
+	fillMost int64
 	// settle is the LSN that must be durable before "nothing" is an answer; 0 until the answer would be that.
 	settle uint64
 
@@ -198,6 +200,7 @@ func (q *queue) deliver(now machine.Time, w *waiter) func() {
 			return nil
 		}
 	}
+	w.fillMost = 0
 	if !w.expired(now) {
 		return nil
 	}
@@ -226,11 +229,15 @@ func (q *queue) mayGo(now machine.Time, w *waiter, g *gathered) bool {
 	if fill == 0 || g.full || g.hasReturned || w.waits && w.expired(now) || q.set.stopping.Load() {
 		return true
 	}
-	left := g.oldestPushed + fill - now.WallMillis
+	if w.fillMost == 0 {
+		w.fillMost = now.ClockMillis + fill
+	}
+	// The age of a message is in wall time, which stands still after the clock was set back; so the server clock bounds the wait.
+	left := min(g.oldestPushed+fill-now.WallMillis, w.fillMost-now.ClockMillis)
 	if left <= 0 {
 		return true
 	}
-	w.fillUntil = now.ClockMillis + min(left, fill)
+	w.fillUntil = now.ClockMillis + left
 	return false
 }
 

@@ -439,6 +439,27 @@ func TestFillHoldsABatchOpen(t *testing.T) {
 	})
 }
 
+// Wall time never goes back in a queue, so after the clock was set back it stands still. Without this a batch is held open for as
+// long as that lasts, an hour for an hour.
+func TestFillEndsThoughTheClockWasSetBack(t *testing.T) {
+	inWorld(t, 11, func(w *world) {
+		w.push("q", "a")
+		q := w.set.find([]byte("q"))
+		q.mu.Lock()
+		q.lastWall += time.Hour.Milliseconds() // what it read before it was set back
+		q.mu.Unlock()
+		w.ack("q", w.expect(request("q", "c"), "a@1").ID)
+		w.push("q", "b")
+		r := blocking("q", "c", 10_000)
+		r.FillMillis = 500
+		began := time.Now()
+		w.expect(r, "b@1")
+		if waited := time.Since(began); waited < 450*time.Millisecond || waited > 600*time.Millisecond {
+			w.t.Errorf("the batch went after %v; 500 ms were asked for", waited)
+		}
+	})
+}
+
 // Without this a failed journal leaves changes in memory that were refused, and a later reply rests on them.
 func TestJournalFailureDiscardsWhatWasNotDurable(t *testing.T) {
 	for how, name := range map[vfs.Failure]string{vfs.FailBefore: "before", vfs.FailAfter: "after"} {
