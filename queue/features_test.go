@@ -393,3 +393,21 @@ func TestDeadLetterQueueThatCannotBeMade(t *testing.T) {
 		w.expectPeek("q", "")
 	})
 }
+
+// Without this every restart of the server changes the active consumer of queues in which nothing happens.
+func TestIdleHolderKeepsItsTenureOverARestart(t *testing.T) {
+	inWorld(t, 35, func(w *world) {
+		w.create("q", "lock-ttl", "1000")
+		for range 4 { // longer than the TTL, and no record of it
+			w.expect(blocking("q", "holder", 800), "null")
+		}
+		w.restart()
+		if _, err := w.pull(request("q", "other")); err == nil || !strings.Contains(err.Error(), "LOCKED") {
+			w.t.Fatalf("another consumer got the lock at once: %v", err)
+		}
+		w.expect(request("q", "holder"), "null")
+		w.expect(blocking("q", "other", 2000), "null")
+		w.push("q", "a")
+		w.expect(request("q", "other"), "a@1")
+	})
+}

@@ -131,6 +131,9 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 		if q.m.ExpiryWall() > 0 && q.m.Len() > 0 {
 			q.expires(1)
 		}
+		// The holder may have renewed by pulls that got nothing, of which no record tells: it gets its time anew, instead of losing the
+		// tenure to whoever comes back first.
+		q.m.RenewVolatile(store.NowMillis() + q.tenureTTL())
 		q.mu.Lock()
 		q.armAlone()
 		q.mu.Unlock()

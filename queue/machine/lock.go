@@ -59,8 +59,8 @@ func (m *Machine) Lock() (l LockState, held bool) {
 }
 
 // RenewVolatile keeps the lock from lapsing before this moment of the server clock, without a record: for the renewal by a pull
-// that got nothing. It is forgotten at a restart, which is harmless, since the clock did not run meanwhile. It never brings
-// the deadline forward, and an explicit grant replaces it.
+// that got nothing. It is no state: a restart forgets it, and renews each lock instead. It never brings the deadline forward, and
+// an explicit grant replaces it.
 func (m *Machine) RenewVolatile(deadlineClockMillis int64) {
 	if m.lock.grant.Token != 0 {
 		m.lock.volatile = max(m.lock.volatile, deadlineClockMillis)
