@@ -72,7 +72,7 @@ func (s *Set) PushWith(name []byte, bodies [][]byte, o PushOptions) (firstID uin
 		return firstID, q.pushPlain(now, bodies), nil
 	}
 	e := machine.Effect{Kind: machine.KindMessage, Meta: q.meta}
-	recs := q.recs[:0]
+	recs := newRecs()
 	for _, body := range bodies {
 		recs = append(recs, q.apply(e, body))
 	}
@@ -82,7 +82,7 @@ func (s *Set) PushWith(name []byte, bodies [][]byte, o PushOptions) (firstID uin
 // pushPlain commits messages that have nothing but a body, the common case, without reading back what it has just encoded.
 func (q *queue) pushPlain(now machine.Time, bodies [][]byte) *Future {
 	first, total := q.m.LastLSN()+1, int64(0)
-	recs := q.recs[:0]
+	recs := newRecs()
 	for i, body := range bodies {
 		total += int64(len(body))
 		recs = append(recs, record.Record{LSN: first + uint64(i), Incarnation: q.log.Incarnation(), Kind: record.Kind(machine.KindMessage),

@@ -39,9 +39,8 @@ type queue struct {
 	timer      *time.Timer
 	timerAt    int64 // server clock, milliseconds; 0 when not armed
 	awaited    *Future
-	walked     uint64          // no record up to here and above the cursor can be delivered by the walk
-	recs       []record.Record // scratch for commit
-	meta       []byte          // scratch for a push
+	walked     uint64 // no record up to here and above the cursor can be delivered by the walk
+	meta       []byte // scratch for a push
 }
 
 func newQueue(s *Set, name string, log *wal.QueueLog, m *machine.Machine) *queue {
@@ -57,7 +56,7 @@ func (q *queue) now() machine.Time {
 
 // commit applies effects to the machine and hands them to the journal as one atomic group. Called with mu held.
 func (q *queue) commit(effects ...machine.Effect) *Future {
-	recs := q.recs[:0]
+	recs := newRecs()
 	for _, e := range effects {
 		recs = append(recs, q.apply(e, nil))
 	}
@@ -76,7 +75,7 @@ func (q *queue) apply(e machine.Effect, body []byte) record.Record {
 
 // commitSoon is commit for what nobody waits for. Called with mu held.
 func (q *queue) commitSoon(e machine.Effect) {
-	recs := append(q.recs[:0], q.apply(e, nil))
+	recs := append(newRecs(), q.apply(e, nil))
 	q.handed(recs, q.store.CommitSoon(q.log, recs))
 }
 
@@ -85,11 +84,26 @@ func (q *queue) hand(recs []record.Record) *Future {
 	return q.handed(recs, q.store.Commit(q.log, recs))
 }
 
+// recsPool lends scratch to commits: kept by each queue, it would cost ten thousand queues more than their messages do.
+var recsPool = sync.Pool{New: func() any { return new([]record.Record) }}
+
+// recsKept is how many records scratch may have room for to be lent again.
+const recsKept = 1024
+
+func newRecs() []record.Record { return (*recsPool.Get().(*[]record.Record))[:0] }
+
+func putRecs(recs []record.Record) {
+	if cap(recs) <= recsKept {
+		recs = recs[:0]
+		recsPool.Put(&recs)
+	}
+}
+
 // handed notes a commit. Called with mu held.
 func (q *queue) handed(recs []record.Record, f *Future) *Future {
 	q.last = f
 	clear(recs) // bodies and metas are copied by now; do not keep them alive
-	q.recs = recs[:0]
+	putRecs(recs)
 	if len(q.line) > 0 {
 		q.await(q.last)
 	}

@@ -43,7 +43,6 @@ type QueueLog struct {
 	appended uint64       // last LSN appended to log; guarded by io
 	synced   uint64       // last LSN known to be on stable storage in log; guarded by io
 	front    uint64       // first LSN that the log has; guarded by io
-	raws     [][]byte     // scratch of Commit, guarded by the lock that its caller holds
 	named    bool         // its directory was synced in this run; guarded by io
 }
 
@@ -252,7 +251,7 @@ func (q *QueueLog) open() (seglog.Log, error) {
 	q.log = log
 	q.logMu.Unlock()
 	q.front = log.First()
-	q.memory.Store(tailCopies * log.Stats().TailBytes)
+	q.memory.Store(max(tailCopies*log.Stats().TailBytes, logBytesMin))
 	q.store.opened(q)
 	return log, nil
 }
@@ -320,7 +319,7 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		bytes += size
 		batch = batch[n:]
 	}
-	q.memory.Store(tailCopies * log.Stats().TailBytes)
+	q.memory.Store(max(tailCopies*log.Stats().TailBytes, logBytesMin))
 	q.mu.Lock()
 	if q.deleted || q.err != nil { // then its bytes were taken off the count
 		q.mu.Unlock()

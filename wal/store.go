@@ -30,7 +30,9 @@ const (
 	// gatherBytes ends the gathering early.
 	gatherBytes = 8 << 20
 	// openBytesMax bounds what the open logs take together, in bytes: a thousand logs with large segments would take gigabytes.
-	openBytesMax = 128 << 20
+	openBytesMax = 32 << 20
+	// logBytesMin is what an open log takes at least.
+	logBytesMin = 64 << 10
 	// tailCopies is how often tidwall/wal has a log's last segment in memory.
 	tailCopies = 3
 	// serverReserve is the kind of the server's own record (incarnation 0) that reserves ids; its LSN is the limit.
@@ -162,21 +164,25 @@ func (s *Store) newLog(c checkpointState) *QueueLog {
 // is reopened, and the caller's state must be rebuilt from what is durable.
 func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, false) }
 
+// rawsPool lends scratch to commits: kept by each queue, it would cost a thousand queues more than their messages do.
+var rawsPool = sync.Pool{New: func() any { return new([][]byte) }}
+
 // CommitSoon is Commit for records that nobody waits for, such as a lease: they share the next group's sync, or get one
 // within a few milliseconds.
 func (s *Store) CommitSoon(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, true) }
 
 func (s *Store) commit(q *QueueLog, recs []record.Record, soon bool) *Future {
 	q.change()
-	raws, f := s.journal.add(recs, q.raws[:0], soon)
+	scratch := rawsPool.Get().(*[][]byte)
+	raws, f := s.journal.add(recs, (*scratch)[:0], soon)
 	if len(raws) > 0 {
 		q.committed(raws, f)
 	}
-	q.raws = raws
-	if cap(raws) > rawsKept {
-		q.raws = nil
+	clear(raws)
+	if cap(raws) > 0 && cap(raws) <= rawsKept {
+		*scratch = raws[:0]
 	}
-	clear(q.raws)
+	rawsPool.Put(scratch)
 	return f
 }
 

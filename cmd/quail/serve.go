@@ -34,14 +34,8 @@ func newServe() serveCmd {
 	return serveCmd{Plugins: kong.Plugins{flags.Struct()}, flags: flags}
 }
 
-// ballast is never touched, so it takes no memory; but the collector counts it and waits for as much garbage again. An idle server's own
-// heap is a few megabytes, and without ballast a collection would follow on every few megabytes of messages.
-var ballast []byte
-
-const ballastBytes = 16 << 20
-
 func (c *serveCmd) run(p *process) int {
-	ballast = make([]byte, ballastBytes)
+	tuneCollector()
 	began := time.Now()
 	values, err := settings.New(c.flags.Given())
 	if err != nil {
@@ -72,8 +66,10 @@ func (c *serveCmd) run(p *process) int {
 		return exitFailed
 	}
 	srv := server.New(server.Config{Settings: values, Queues: queues, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
-	served := make(chan error, 1)
+	served, ended := make(chan error, 1), make(chan struct{})
+	defer close(ended)
 	go func() { served <- srv.Serve(listener) }()
+	go giveBackAtRest(queues, ended)
 	logReady(log, listener.Addr(), directory, report, time.Since(began))
 	warnIfOpen(log, values, listener.Addr())
 	return wait(srv, queues, values, log, signals, served)
