@@ -96,17 +96,12 @@ func Lookup(name []byte) *Spec {
 	return byName[string(upper[:len(name)])]
 }
 
-// Blocking reports whether the command of that name may park its connection. Commands after it on the same connection must
-// not be run before its reply.
-func Blocking(name []byte) bool {
-	s := Lookup(name)
-	return s != nil && s.Flags&FlagBlocking != 0
-}
-
-// Prompt reports whether the command of that name never makes others wait; see FlagPrompt.
-func Prompt(name []byte) bool {
-	s := Lookup(name)
-	return s != nil && s.Flags&FlagPrompt != 0
+// FlagsOf are the flags of the command of that name, 0 for an unknown one.
+func FlagsOf(name []byte) Flags {
+	if s := Lookup(name); s != nil {
+		return s.Flags
+	}
+	return 0
 }
 
 // Borrows reports whether the command of that name keeps nothing of its words; see FlagBorrows.

@@ -165,7 +165,7 @@ func TestLookup(t *testing.T) {
 func TestBlocking(t *testing.T) {
 	var blocking []string
 	for _, s := range specs {
-		if Blocking([]byte(s.fullName)) {
+		if FlagsOf([]byte(s.fullName))&FlagBlocking != 0 {
 			blocking = append(blocking, s.Name)
 		}
 	}

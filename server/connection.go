@@ -60,6 +60,7 @@ type connection struct {
 	skipNext bool         // CLIENT REPLY SKIP: the next reply is dropped
 	skipThis bool
 	slow     bool // the run that was taken last has a command that is not prompt
+	borrows  bool // ... and none that may keep its words
 	left     left // what the loop took from in and left to the own goroutine
 	unread   bool // the socket may have input that no event will announce
 
@@ -136,15 +137,13 @@ func (c *connection) newCall() *commands.Call {
 	return &commands.Call{W: &c.w, Conn: c, Env: c.server.env}
 }
 
-// endsRun says which commands may change what holds for those behind them: whether they run yet, or what limits apply.
+// endsRun says which commands may change what holds for those behind them: whether they run yet, or what limits apply. It notes what
+// the run is made of, so that each command is looked up once on the way in.
 func (c *connection) endsRun(name []byte) bool {
-	c.slow = c.slow || !commands.Prompt(name)
-	switch len(name) {
-	case 4, 5:
-		return isWord(name, "AUTH") || isWord(name, "HELLO") || isWord(name, "RESET") || commands.Blocking(name)
-	default:
-		return commands.Blocking(name)
-	}
+	flags := commands.FlagsOf(name)
+	c.slow = c.slow || flags&commands.FlagPrompt == 0
+	c.borrows = c.borrows && flags&commands.FlagBorrows != 0
+	return flags&(commands.FlagBlocking|commands.FlagNoAuth) != 0
 }
 
 // isWord compares without regard to case; word is in capitals.

@@ -144,7 +144,7 @@ func (c *connection) serveInput() bool {
 		if c.closing.Load() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
 			return false
 		}
-		c.slow = false
+		c.slow, c.borrows = false, true
 		run, err := c.nextOrLeft()
 		switch {
 		case err != nil || c.slow && len(run.Raw) > 0 || run.Args != nil && !isPrompt(run.Args):
@@ -184,7 +184,7 @@ func isPrompt(args [][]byte) bool {
 	for _, arg := range args {
 		total += len(arg)
 	}
-	return total <= promptBytesMax && commands.Prompt(args[0])
+	return total <= promptBytesMax && commands.FlagsOf(args[0])&commands.FlagPrompt != 0
 }
 
 // runOne runs one big command.
@@ -207,7 +207,7 @@ func (c *connection) runAll(raw []byte) {
 			break
 		}
 		c.serving.words = words[:0]
-		if !commands.Borrows(words[0]) {
+		if !c.borrows {
 			words = cloneWords(words)
 		}
 		c.handle(words)
