@@ -30,7 +30,7 @@ const (
 	// gatherBytes ends the gathering early.
 	gatherBytes = 8 << 20
 	// openBytesMax bounds what the open logs take together, in bytes: a thousand logs with large segments would take gigabytes.
-	openBytesMax = 32 << 20
+	openBytesMax = 64 << 20
 	// logBytesMin is what an open log takes at least.
 	logBytesMin = 64 << 10
 	// tailCopies is how often tidwall/wal has a log's last segment in memory.
