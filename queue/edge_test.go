@@ -250,6 +250,7 @@ func TestDeadLettersArriveWithNobodyLooking(t *testing.T) {
 			w.push("q", "a")
 			w.expect(request("q", "c"), "a@1")
 			if restarted {
+				w.set.find([]byte("q")).newest().Wait() // the lease: nobody else waits for it
 				w.powerCut()
 			}
 			began := time.Now()

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -215,9 +216,16 @@ func (c *chaos) remove() {
 	clear(c.bodies)
 }
 
+// lives are the queues at this moment: dead letters may make another one in the background.
+func (c *chaos) lives() map[uint64]*queue {
+	c.set.mu.RLock()
+	defer c.set.mu.RUnlock()
+	return maps.Clone(c.set.byLife)
+}
+
 // observe records every queue's state by its LSN and checks the invariants.
 func (c *chaos) observe() {
-	for incarnation, q := range c.set.byLife {
+	for incarnation, q := range c.lives() {
 		q.mu.Lock()
 		if err := q.m.CheckInvariants(); err != nil {
 			c.t.Fatalf("queue %s: %v", q.name, err)
@@ -238,16 +246,18 @@ func (c *chaos) observe() {
 
 // compare checks what a restart brought back.
 func (c *chaos) compare() {
-	for incarnation, q := range c.set.byLife {
+	for incarnation, q := range c.lives() {
 		s := c.shadows[incarnation]
 		if s == nil {
 			continue
 		}
-		lsn := q.m.LastLSN()
+		q.mu.Lock()
+		lsn, state := q.m.LastLSN(), q.m.Snapshot(nil)
+		q.mu.Unlock()
 		if lsn < s.promised {
 			c.t.Fatalf("queue %s is back at record %d; record %d was promised", q.name, lsn, s.promised)
 		}
-		if want, ok := s.states[lsn]; ok && !bytes.Equal(want, q.m.Snapshot(nil)) {
+		if want, ok := s.states[lsn]; ok && !bytes.Equal(want, state) {
 			c.t.Fatalf("queue %s: the state after record %d is not what it was", q.name, lsn)
 		}
 		for later := range s.states {

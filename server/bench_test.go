@@ -12,8 +12,7 @@ import (
 // committing is a journal that takes no time: a goroutine that completes one Future after the other, so that the cost of
 // the connections is all there is to see.
 func committing(q *fakeQueues) (stop func()) {
-	q.manual = true
-	q.pushed = nil
+	q.set(func(q *fakeQueues) { q.manual, q.pushed = true, nil })
 	quit := make(chan struct{})
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -36,7 +35,7 @@ func BenchmarkPush(b *testing.B) {
 		for _, pipeline := range []int{1, 16, 1000} {
 			b.Run(fmt.Sprintf("clients=%d/pipeline=%d", clients, pipeline), func(b *testing.B) {
 				s := start(b)
-				s.queues.discard = true
+				s.queues.set(func(q *fakeQueues) { q.discard = true })
 				defer committing(s.queues)()
 				drive(b, s, clients, pipeline, cmd("QPUSH", "orders", strings.Repeat("x", 100)))
 			})
@@ -56,7 +55,7 @@ func BenchmarkPing(b *testing.B) {
 // BenchmarkLargePush moves 1 MB bodies.
 func BenchmarkLargePush(b *testing.B) {
 	s := start(b)
-	s.queues.discard = true
+	s.queues.set(func(q *fakeQueues) { q.discard = true })
 	b.SetBytes(1 << 20)
 	drive(b, s, 2, 1, cmd("QPUSH", "orders", strings.Repeat("x", 1<<20)))
 }

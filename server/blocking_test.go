@@ -81,7 +81,7 @@ func TestVanishedClientIsNoticed(t *testing.T) {
 // A client that closed its side and blocks is gone, but what it asked before is answered.
 func TestHalfClosedAndBlocked(t *testing.T) {
 	s := start(t)
-	s.queues.manual = true
+	s.queues.set(func(q *fakeQueues) { q.manual = true })
 	c := s.dial(t)
 	c.send(cmd("QPUSH", "q", "x") + cmd("QCONSUME", "q", "me") + pull + ping)
 	c.closeWrite()

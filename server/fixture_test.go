@@ -48,6 +48,13 @@ type fakeWaiter struct {
 	done func(*queue.Batch, *queue.Future, error)
 }
 
+// set changes what the fake does, also while connections use it.
+func (q *fakeQueues) set(change func(*fakeQueues)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	change(q)
+}
+
 func (q *fakeQueues) future() *queue.Future {
 	if !q.manual {
 		return nil

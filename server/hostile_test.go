@@ -290,7 +290,7 @@ func TestLongPipelineBeforeReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newPipeListener() // a pipe holds no byte by itself
 		s := startOn(t, ln)
-		s.queues.discard = true
+		s.queues.set(func(q *fakeQueues) { q.discard = true })
 		c := ln.dial(t)
 		const n = 400_000
 		if err := flood("", strings.Repeat(cmd("QPUSH", "q", "x"), 1000), n*len(cmd("QPUSH", "q", "x")))(c.conn); err != nil {

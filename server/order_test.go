@@ -12,7 +12,7 @@ import (
 // Without this a pipeline would wait for the disk once a command.
 func TestPipelineDoesNotWait(t *testing.T) {
 	s := start(t)
-	s.queues.manual = true
+	s.queues.set(func(q *fakeQueues) { q.manual = true })
 	c := s.dial(t)
 	c.send(strings.Repeat(cmd("QPUSH", "q", "body"), 1000) + "PING\r\n")
 	eventually(t, "all pushes ran before one was durable", s.queues.look(func(q *fakeQueues) bool { return q.last == 1000 }))
@@ -27,7 +27,7 @@ func TestPipelineDoesNotWait(t *testing.T) {
 // Without this a client would count a lost message as stored.
 func TestFailedCommit(t *testing.T) {
 	s := start(t)
-	s.queues.manual = true
+	s.queues.set(func(q *fakeQueues) { q.manual = true })
 	c := s.dial(t)
 	c.send("PING\r\n" + cmd("QPUSH", "q", "a") + cmd("QPUSH", "q", "b") + "PING\r\n")
 	eventually(t, "both pushes", s.queues.look(func(q *fakeQueues) bool { return q.last == 2 }))
@@ -39,7 +39,7 @@ func TestFailedCommit(t *testing.T) {
 // Without this `printf … | nc` would lose its answers.
 func TestHalfClosed(t *testing.T) {
 	s := start(t)
-	s.queues.manual = true
+	s.queues.set(func(q *fakeQueues) { q.manual = true })
 	c := s.dial(t)
 	c.send("PING\r\n" + cmd("QPUSH", "q", "a") + "ECHO 'b c'\r\nQCONSUME q me\r\nunfinished")
 	c.closeWrite()
@@ -50,7 +50,7 @@ func TestHalfClosed(t *testing.T) {
 
 func TestQuit(t *testing.T) {
 	s := start(t)
-	s.queues.manual = true
+	s.queues.set(func(q *fakeQueues) { q.manual = true })
 	c := s.dial(t)
 	c.send(cmd("QPUSH", "q", "a") + "QUIT\r\n" + cmd("QPUSH", "q", "never") + strings.Repeat("x", 300_000))
 	eventually(t, "the push", s.queues.look(func(q *fakeQueues) bool { return q.last == 1 }))
@@ -112,7 +112,7 @@ func TestHeldReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newPipeListener()
 		s := startOn(t, ln)
-		s.queues.manual = true
+		s.queues.set(func(q *fakeQueues) { q.manual = true })
 		c := ln.dial(t)
 		const n = 400_000
 		sent := false

@@ -14,7 +14,7 @@ func TestCommandsOfAllKindsInPiecesOfAllSizes(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			dice := rand.New(rand.NewPCG(seed, 0))
 			s := start(t)
-			s.queues.discard = true
+			s.queues.set(func(q *fakeQueues) { q.discard = true })
 			c := s.dial(t)
 			var sent, want strings.Builder
 			pushed := 0

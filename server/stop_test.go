@@ -21,7 +21,7 @@ func TestGracefulStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startOn(t, ln)
-	s.queues.manual = true
+	s.queues.set(func(q *fakeQueues) { q.manual = true })
 	idle, busy := s.dial(t), s.dial(t)
 	idle.send("PING\r\n")
 	idle.expect("+PONG\r\n")
@@ -86,7 +86,7 @@ func TestStopInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newPipeListener()
 		s := startOn(t, ln)
-		s.queues.manual = true
+		s.queues.set(func(q *fakeQueues) { q.manual = true })
 		c := ln.dial(t)
 		c.conn.SetDeadline(time.Time{})
 		c.send(cmd("QPUSH", "q", "x"))
