@@ -44,7 +44,23 @@ type crash struct {
 
 	locks *lockLine
 	churn *churn
+
+	work    []string // the queues of pushers and consumers
+	delayed string   // a queue whose messages come later; empty for none
+	die     func()   // ends the server's life; kill -9 unless the test has something worse
+	pace    func()   // what a client does before each command; nil for nothing
 }
+
+// newCrash prepares the state of a test over many lives. One pusher and two consumers that compete work on
+// each queue; with fewer queues than crashPushers there are several pushers to a queue.
+func newCrash(t *testing.T, s *server, work []string) *crash {
+	return &crash{t: t, s: s, model: newModel(), locks: &lockLine{}, churn: &churn{}, work: work, die: s.kill}
+}
+
+// crashArgs make files and limits small, so that a short life sees segments change and checkpoints. Attempts have no end,
+// since the model knows nothing of dead-letter queues.
+var crashArgs = []string{"--default-max-attempts", "0", "--journal-file-bytes", "1mb", "--journal-bytes", "4mb", "--checkpoint-bytes", "1mb",
+	"--segment-bytes", "64kb", "--write-behind-bytes", "1mb", "--log-level", "debug", "--default-retry-delay", "0"}
 
 // Without this, "durable" is a claim: a reply that leaves before its record is safe, a record that is applied twice or a
 // number that is given twice shows only here, between a reply and a crash.
@@ -54,10 +70,7 @@ func TestTwoHundredCrashes(t *testing.T) {
 	if longRun {
 		lives = 3_000
 	}
-	c := &crash{t: t, model: newModel(), locks: &lockLine{}, churn: &churn{}}
-	// Without an end of attempts, since the model knows nothing of dead-letter queues.
-	c.s = startServer(t, "--default-max-attempts", "0", "--journal-file-bytes", "1mb", "--journal-bytes", "4mb", "--checkpoint-bytes", "1mb",
-		"--segment-bytes", "64kb", "--write-behind-bytes", "1mb", "--log-level", "debug", "--default-retry-delay", "0")
+	c := newCrash(t, startServer(t, crashArgs...), crashWork)
 	began, restarts := time.Now(), time.Duration(0)
 	for c.life = 1; c.life <= lives && !t.Failed(); c.life++ {
 		c.live(random)
@@ -94,24 +107,30 @@ func (c *crash) live(random *rand.Rand) {
 			work(conn, own)
 		})
 	}
-	for i := range crashPushers {
+	for i := range max(crashPushers, len(c.work)) {
 		run(func(conn redis.Conn, random *rand.Rand) { c.push(conn, random, i) })
 	}
-	for _, queue := range crashWork {
+	for _, queue := range c.work {
 		for _, consumer := range []string{"one", "other"} {
 			run(func(conn redis.Conn, random *rand.Rand) { c.consume(conn, random, queue, consumer) })
 		}
 	}
 	run(c.lock)
 	run(c.churnQueue)
+	if c.delayed != "" {
+		run(c.pushDelayed)
+	}
 	group.Wait()
-	c.killed.Do(c.s.kill) // if every connection ran out of work first
+	c.killed.Do(c.die) // if every connection ran out of work first
 }
 
 // heard is called with each answer to a write. The n-th kills the server.
 func (c *crash) heard() {
 	if c.answers.Add(1) >= c.killAt {
-		c.killed.Do(c.s.kill)
+		c.killed.Do(c.die)
+	}
+	if c.pace != nil {
+		c.pace()
 	}
 }
 
@@ -162,7 +181,8 @@ func (c *crash) newBodies(random *rand.Rand, who string, seq int) []string {
 }
 
 func (c *crash) push(conn redis.Conn, random *rand.Rand, worker int) {
-	queue := crashWork[worker%len(crashWork)]
+	queue := c.work[worker%len(c.work)]
+	last := int64(0)
 	for seq := 0; seq < crashOpsMax; {
 		depth := 1
 		if random.IntN(4) == 0 {
@@ -187,8 +207,27 @@ func (c *crash) push(conn redis.Conn, random *rand.Rand, worker int) {
 				return
 			}
 			c.model.pushAnswered(u, id)
+			if id <= last {
+				c.t.Errorf("life %d: a push to %s got id %d, the one before it on this connection %d", c.life, queue, id, last)
+			}
+			last = id
 			c.heard()
 		}
+	}
+}
+
+// pushDelayed pushes what becomes ready only later, mostly after the crash.
+func (c *crash) pushDelayed(conn redis.Conn, random *rand.Rand) {
+	for seq := range crashOpsMax {
+		u := c.model.pushAsked(c.delayed, c.newBodies(random, "d", seq))
+		args := append([]any{c.delayed, len(u.bodies)}, words("", u.bodies)[1:]...)
+		id, err := redis.Int64(conn.Do("QPUSHEX", append(args, "DELAY", 1+random.IntN(600))...))
+		if err != nil {
+			c.unexpected(u.name, err)
+			return
+		}
+		c.model.pushAnswered(u, id)
+		c.heard()
 	}
 }
 
@@ -519,8 +558,11 @@ func (c *crash) audit() {
 	conn := c.s.connect(c.t)
 	defer conn.Close()
 	c.auditLock(conn)
-	for _, queue := range append([]string{churnName}, crashWork...) {
+	for _, queue := range append([]string{churnName}, c.work...) {
 		c.auditQueue(conn, queue)
+	}
+	if c.delayed != "" {
+		c.auditQueue(conn, c.delayed)
 	}
 	c.auditOldBatches(conn)
 }
@@ -574,8 +616,12 @@ func (c *crash) auditQueue(conn redis.Conn, queue string) {
 	c.model.granted(queue, "auditor", token)
 	var found []message
 	var batches []*batch
-	for range crashOpsMax {
-		b, err := consume(conn, queue, "auditor", "COUNT", 1_000, "BYTES", 4<<20, "TOKEN", token)
+	for int64(len(found)) <= length { // one pull more than there should be
+		pull := []any{queue, "auditor", "COUNT", 1_000, "BYTES", 4 << 20, "TOKEN", token}
+		if queue == c.delayed && int64(len(found)) < length {
+			pull = append(pull, "BLOCK", 3_000)
+		}
+		b, err := consume(conn, pull...)
 		if err != nil {
 			c.t.Fatalf("life %d: the auditor's pull from %s: %v", c.life, queue, err)
 		}
@@ -583,6 +629,9 @@ func (c *crash) auditQueue(conn redis.Conn, queue string) {
 			break
 		}
 		c.model.pulled(queue, b)
+		if n := len(found); n > 0 && queue != c.delayed && b.messages[0].id < found[n-1].id {
+			c.t.Errorf("life %d: message %d of %s came after %d: out of order", c.life, b.messages[0].id, queue, found[n-1].id)
+		}
 		found = append(found, b.messages...)
 		batches = append(batches, b)
 	}
