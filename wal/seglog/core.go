@@ -40,6 +40,12 @@ type segment struct {
 	size   int64  // bytes that hold records
 	synced int64  // bytes of them that are durable
 	marks  []mark // rising; some places where records begin
+	gone   bool   // it is not in core.segments any more
+
+	// Of a rewritten segment; zero in others. See rewrite.go.
+	span      span
+	records   int   // how many it still holds
+	bodyBytes int64 // of their bodies
 }
 
 // mark is a place where a record begins.
@@ -63,7 +69,7 @@ func (s *segment) mark(lsn uint64, offset int64) {
 func (s *segment) before(lsn uint64) mark {
 	i := sort.Search(len(s.marks), func(i int) bool { return s.marks[i].lsn > lsn })
 	if i == 0 {
-		return mark{s.first, 0}
+		return mark{s.first, s.begin()}
 	}
 	return s.marks[i-1]
 }
@@ -84,6 +90,7 @@ type core struct {
 	removed  int  // segments removed since out was opened
 	failed   error
 	closed   bool
+	stray    error // why a file of a failed Rewrite is still there; nothing is rewritten then
 
 	marked    []*segment // those with marks, oldest first
 	positions [positionsMax]position
@@ -127,7 +134,7 @@ func open(cfg Config, first, last uint64, newWriter func(Config) writer) (Log, R
 
 func (c *core) tail() *segment { return c.segments[len(c.segments)-1] }
 
-func (c *core) path(s *segment) string { return filepath.Join(c.cfg.Dir, segmentName(s.first)) }
+func (c *core) path(s *segment) string { return filepath.Join(c.cfg.Dir, s.name()) }
 
 // First implements Log.
 func (c *core) First() uint64 {
@@ -151,6 +158,9 @@ func (c *core) Stats() Stats {
 	for _, s := range c.segments {
 		stats.Bytes += s.size
 		stats.TailBytes = s.size
+		if s.span.rewritten() {
+			stats.Rewritten++
+		}
 	}
 	return stats
 }
@@ -254,6 +264,9 @@ func (c *core) addSegment() *segment {
 
 // mark adds to a segment's marks, and drops those of another segment if too many have some. The caller holds mu.
 func (c *core) mark(s *segment, lsn uint64, offset int64) {
+	if s.gone {
+		return
+	}
 	had := len(s.marks)
 	s.mark(lsn, offset)
 	if had > 0 || len(s.marks) == 0 {

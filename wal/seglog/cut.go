@@ -12,6 +12,7 @@ package seglog
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 )
 
@@ -97,19 +98,20 @@ func (c *core) forgetBefore(first uint64) []*segment {
 	}
 	gone := c.segments[:keep:keep]
 	c.segments = append([]*segment(nil), c.segments[keep:]...)
+	c.forget(gone)
+	return gone
+}
+
+// forget drops what is remembered of segments that were taken out of the list. The caller holds mu.
+func (c *core) forget(gone []*segment) {
 	c.removed += len(gone)
-	marked := c.marked[:0]
-	for _, s := range c.marked {
-		if s.first >= c.segments[0].first {
-			marked = append(marked, s)
-		}
+	for _, s := range gone {
+		s.gone, s.marks = true, nil
 	}
-	clear(c.marked[len(marked):])
-	c.marked = marked
+	c.marked = slices.DeleteFunc(c.marked, func(s *segment) bool { return s.gone })
 	for i := range c.positions {
-		if s := c.positions[i].seg; s != nil && s.first < c.segments[0].first {
+		if s := c.positions[i].seg; s != nil && s.gone {
 			c.positions[i] = position{}
 		}
 	}
-	return gone
 }

@@ -9,6 +9,8 @@ package seglog
 //	segments below first        CutFront was interrupted; any subset of them may be left, in any order
 //	records after last          written after the checkpoint; whole, torn, or zeros, in the tail or in later segments
 //	an empty last segment       the one before became full, or everything was cut
+//	N-M.g.tmp                   Rewrite was interrupted before its file counted: dropped
+//	N-M.g beside what it holds  Rewrite was interrupted behind that: what it stands for is dropped
 //	N.TEMP                      tidwall/wal was interrupted while writing a truncated segment: dropped
 //	N.START or N.END            tidwall/wal was interrupted in a truncation: completed as the library would
 //	a gap, or a short segment   corruption, if what is missing is between first and last
@@ -32,6 +34,7 @@ func segmentName(lsn uint64) string { return fmt.Sprintf("%0*d", segmentDigits, 
 // found is one file of the directory that holds records.
 type found struct {
 	first  uint64 // LSN of its first record, from the name
+	span   span   // of a rewritten segment, from the name
 	name   string // what it is called now
 	rename string // what it must be called; "" = as now
 	size   int64  // bytes
@@ -59,6 +62,7 @@ type plan struct {
 	missing  bool     // the directory is not there
 	temps    []string // names to remove
 	replaced []string // names that a completed truncation removes, in order
+	covered  []string // names of segments that a rewritten one stands for
 	renames  []found
 	front    []found // whole segments below first, lowest first
 	cuts     []cut   // after last, highest first
@@ -108,6 +112,16 @@ func (in *inspector) list() ([]found, error) {
 	var files []found
 	start, end := -1, -1
 	for _, entry := range entries {
+		if sp, aside, ok := parseSpan(entry.Name()); ok {
+			if aside {
+				in.temps = append(in.temps, entry.Name())
+				continue
+			}
+			if files, err = in.addRewritten(files, entry, sp); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		lsn, suffix, ok := parseName(entry.Name())
 		if !ok {
 			continue // not ours and not tidwall/wal's
@@ -134,7 +148,7 @@ func (in *inspector) list() ([]found, error) {
 		file.size = info.Size()
 		files = append(files, file)
 	}
-	return in.finishTruncation(files, start, end), nil
+	return in.dropCovered(in.finishTruncation(files, start, end))
 }
 
 // parseName splits a name into LSN and suffix; ok tells whether tidwall/wal or this package could have given it.
@@ -190,6 +204,13 @@ func (in *inspector) dropFront(files []found) []found {
 func (in *inspector) emptyLog(files []found) error {
 	for i := len(files) - 1; i >= 0; i-- {
 		f := files[i]
+		if f.span.rewritten() {
+			if f.span.last >= in.first {
+				return in.beyond(f)
+			}
+			in.front = append(in.front, f)
+			continue
+		}
 		if f.first == in.first {
 			c, err := in.measure(f)
 			if err != nil {
@@ -236,12 +257,14 @@ func (in *inspector) fullLog(files []found) error {
 		tail--
 	}
 	for i, f := range files[:tail] {
-		if err := in.checkSealed(f, files[i+1].first-1); err != nil {
+		if err := in.addSealed(f, files[i+1].first-1); err != nil {
 			return err
 		}
-		in.segments = append(in.segments, &segment{first: f.first, size: f.size, synced: f.size})
 	}
 	for i := len(files) - 1; i > tail; i-- {
+		if files[i].span.rewritten() {
+			return in.beyond(files[i])
+		}
 		c, err := in.measure(files[i])
 		if err != nil {
 			return err
@@ -249,7 +272,30 @@ func (in *inspector) fullLog(files []found) error {
 		c.whole = true
 		in.cuts = append(in.cuts, c)
 	}
-	return in.checkTail(files[tail])
+	if !files[tail].span.rewritten() {
+		return in.checkTail(files[tail])
+	}
+	// The empty segment behind it never became durable. A rewritten one is not appended to.
+	if files[tail].span.last > in.last {
+		return in.beyond(files[tail])
+	}
+	in.create = true
+	err := in.addSealed(files[tail], in.last)
+	in.segments = append(in.segments, &segment{first: in.last + 1})
+	return err
+}
+
+// addSealed checks that a segment before the tail ends with this LSN, and takes it over.
+func (in *inspector) addSealed(f found, lsn uint64) error {
+	seg := &segment{first: f.first, size: f.size, synced: f.size}
+	var err error
+	if f.span.rewritten() {
+		err = in.checkRewritten(f, lsn, seg)
+	} else {
+		err = in.checkSealed(f, lsn)
+	}
+	in.segments = append(in.segments, seg)
+	return err
 }
 
 // checkSealed checks that a segment before the tail ends with the LSN that the next one's name promises.

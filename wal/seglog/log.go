@@ -11,6 +11,7 @@
 //
 // A segment is full as soon as it has SegmentBytes bytes, and the next one begins with the next LSN. Only the last one,
 // the tail, is ever written. So the LSNs in a log have no gap, and a segment's last LSN is the next one's name minus one.
+// When most records of old segments are not needed any more, Rewrite replaces those segments by one that leaves them out.
 //
 // The log is written behind the journal and is not durable by itself: Sync is called at checkpoints. A checkpoint states
 // the first and the last LSN that the log must hold, and Open brings the log to exactly that last one: records after it
@@ -24,6 +25,8 @@
 //	core.go     what both implementations share: segments, Append, Sync, Close, the final error
 //	cut.go      CutFront
 //	read.go     Read, and the sparse index that lets it start anywhere
+//	rewrite.go  Rewrite: segments of mostly dead records become small
+//	span.go     the file of a rewritten segment: its name and its header
 //	tidwall.go  writes through tidwall/wal
 //	sim.go      writes through the vfs alone, for tests that fail or lose writes
 package seglog
@@ -57,10 +60,20 @@ type Log interface {
 	// records are removed, durably; if first is Last()+1, all are. No record is copied. Errors: ErrOutOfRange.
 	CutFront(first uint64) error
 	// Read appends consecutive records to dst, from LSN from on: as many as fit in maxBytes of encoded records, but at
-	// least one, up to Last(). From Last()+1 it reads nothing. Every record is checked: CRC32C, LSN, incarnation. The
-	// returned slices are the caller's; records next to each other may share memory, so keeping one can keep others.
-	// Errors: ErrOutOfRange if from is below First() or above Last()+1; *CorruptError.
+	// least one, up to Last() or a record that Rewrite has left out. From Last()+1 it reads nothing. Every record is checked:
+	// CRC32C, LSN, incarnation. The returned slices are the caller's; records next to each other may share memory, so keeping
+	// one can keep others.
+	// Errors: ErrOutOfRange if from is below First(), above Last()+1, or was left out; *CorruptError.
 	Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error)
+	// Sealed appends what is known of the segments that end at or below upTo and may be rewritten: all but the tail, as far
+	// as they are synced.
+	Sealed(upTo uint64, dst []Sealed) []Sealed
+	// Rewrite replaces the consecutive sealed segments that hold the records from first to last by one that holds, of them,
+	// only those in live, which rises. From then on reading one of the others is ErrOutOfRange. It runs beside all other
+	// calls, one at a time. No error is final: what was there stays in force.
+	// Errors: ErrOutOfRange if that is not what sealed segments hold; *CorruptError, if what is there cannot be walked or a
+	// record of live is damaged or missing; those of the file system.
+	Rewrite(first, last uint64, live []uint64) error
 	// Stats tells the size of the log.
 	Stats() Stats
 	// Close frees the descriptors. It returns the error that ended the log, if one did.
@@ -94,6 +107,19 @@ type Stats struct {
 	Bytes int64
 	// TailBytes is the size of the last one, which tidwall/wal keeps in memory, two to three times over.
 	TailBytes int64
+	// Rewritten is how many of the segments hold only what was live when they were rewritten.
+	Rewritten int
+}
+
+// Sealed is a segment that is not written any more.
+type Sealed struct {
+	First, Last uint64
+	// Bytes is the size of its file.
+	Bytes int64
+	// Rewritten segments know how many records they still hold, and the size of their bodies.
+	Rewritten bool
+	Records   int
+	BodyBytes int64
 }
 
 // Report tells what Open found and did, for the caller's event listener. All zero: the log was as it should be.

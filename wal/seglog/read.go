@@ -25,6 +25,9 @@ const (
 	readBytesMax = 256 << 10
 )
 
+// errGap: a rewritten segment leaves the record out.
+var errGap = errors.New("the record was left out of the rewritten segment")
+
 // skipBuffers are for the records that are walked over.
 var skipBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
@@ -50,8 +53,14 @@ func (c *core) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 		before := len(dst)
 		dst, err = c.readStretch(st, lsn, &maxBytes, lsn == from, dst)
 		lsn += uint64(len(dst) - before)
-		if errors.Is(err, fs.ErrNotExist) && lsn < c.First() {
-			continue // cut off between stretch and here
+		if errors.Is(err, fs.ErrNotExist) && c.isGone(st.seg) {
+			continue // cut off or rewritten between stretch and here
+		}
+		if errors.Is(err, errGap) {
+			if lsn > from {
+				return dst, nil
+			}
+			return dst, fmt.Errorf("read LSN %d of log %s, which is not needed any more: %w", from, c.cfg.Dir, ErrOutOfRange)
 		}
 		if vfs.OutOfDescriptors(err) {
 			return dst[:before], err // the log is as good as before
@@ -63,6 +72,12 @@ func (c *core) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 			return dst, nil
 		}
 	}
+}
+
+func (c *core) isGone(s *segment) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return s.gone
 }
 
 // stretch finds the segment with a record; more is false if the record is the one after the last.
@@ -108,6 +123,9 @@ func (c *core) readStretch(st stretch, lsn uint64, left *int, atLeastOne bool, d
 	if err == nil && scan.lsn == st.end && scan.offset != st.size {
 		err = fmt.Errorf("%w: %d bytes follow the segment's last record", errEntry, st.size-scan.offset)
 	}
+	if errors.Is(err, errGap) {
+		return dst, err
+	}
 	if err != nil {
 		return dst, c.readError(st, scan, err)
 	}
@@ -118,6 +136,7 @@ func (c *core) readStretch(st stretch, lsn uint64, left *int, atLeastOne bool, d
 // skip walks to a record, and returns a scanner there.
 func (c *core) skip(file vfs.File, st stretch, lsn uint64, marks *[]mark) (*scanner, error) {
 	scan := newScanner(file, c.cfg.Incarnation, st.start.lsn, st.start.offset, st.size)
+	scan.upTo = st.seg.span.last
 	if scan.lsn == lsn {
 		scan.fresh = true
 		return scan, nil
@@ -126,8 +145,20 @@ func (c *core) skip(file vfs.File, st stretch, lsn uint64, marks *[]mark) (*scan
 	scan.buf, scan.from, scan.chunk = (*buf)[:0], scan.offset, markBytes+readBytesMin
 	var err error
 	for scan.lsn < lsn && err == nil {
+		if scan.upTo > 0 {
+			var next uint64
+			if next, err = scan.peekLSN(); err == io.EOF {
+				err = errGap
+			}
+			if err != nil || next >= lsn {
+				break
+			}
+		}
 		note(marks, scan)
 		_, err = scan.next()
+	}
+	if err == nil {
+		scan.lsn = lsn // in a rewritten segment what is between may be left out
 	}
 	if cap(scan.buf) <= scanBytes {
 		*buf = scan.buf[:0]
@@ -141,6 +172,15 @@ func (c *core) skip(file vfs.File, st stretch, lsn uint64, marks *[]mark) (*scan
 func take(scan *scanner, st stretch, left *int, atLeastOne bool, dst [][]byte, marks *[]mark) ([][]byte, error) {
 	for scan.lsn < st.end && (atLeastOne || *left >= record.HeaderBytes) {
 		scan.chunk = min(max(*left, readBytesMin), readBytesMax)
+		if scan.upTo > 0 {
+			scan.chunk = readBytesMin // what follows may be left out, or far from what is asked for
+		}
+		if left, err := scan.leftOut(); left || err != nil {
+			if left && atLeastOne {
+				err = errGap
+			}
+			return dst, err
+		}
 		_, size, err := scan.peek()
 		if err != nil {
 			return dst, err
@@ -159,6 +199,23 @@ func take(scan *scanner, st stretch, left *int, atLeastOne bool, dst [][]byte, m
 		atLeastOne = false
 	}
 	return dst, nil
+}
+
+// leftOut reports whether a rewritten segment does not hold the record with s.lsn. The record that shows it is checked.
+func (s *scanner) leftOut() (bool, error) {
+	if s.upTo == 0 {
+		return false, nil
+	}
+	lsn, err := s.peekLSN()
+	if err == io.EOF {
+		return true, nil
+	}
+	if err != nil || lsn == s.lsn {
+		return false, err
+	}
+	at := *s
+	_, err = at.next()
+	return true, err
 }
 
 // note collects a place to remember, about every markBytes.
@@ -181,8 +238,8 @@ func (c *core) readError(st stretch, scan *scanner, err error) error {
 func (c *core) remember(s *segment, scan *scanner, marks []mark) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.first < c.segments[0].first {
-		return // cut off meanwhile
+	if s.gone {
+		return // cut off or rewritten meanwhile
 	}
 	for _, m := range marks {
 		c.mark(s, m.lsn, m.offset)

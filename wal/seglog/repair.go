@@ -36,7 +36,7 @@ func (p *plan) repair(cfg Config) (Report, error) {
 			return report, fmt.Errorf("copy torn tail: %w", err)
 		}
 	}
-	for _, step := range []func(Config, *Report) error{p.finishTruncation, p.removeFront, p.cutTail, p.createFirst} {
+	for _, step := range []func(Config, *Report) error{p.finishTruncation, p.removeCovered, p.removeFront, p.cutTail, p.createFirst} {
 		if err := step(cfg, &report); err != nil {
 			return report, fmt.Errorf("repair log: %w", err)
 		}
@@ -55,7 +55,7 @@ func (p *plan) changed() bool {
 	for i := range p.cuts {
 		whole = whole || p.cuts[i].whole
 	}
-	return whole || p.create || len(p.temps)+len(p.replaced)+len(p.renames)+len(p.front) > 0
+	return whole || p.create || len(p.temps)+len(p.replaced)+len(p.covered)+len(p.renames)+len(p.front) > 0
 }
 
 // makeDir makes a directory that is durable, with its parents.
@@ -183,14 +183,31 @@ func truncate(fsys vfs.FS, name string, size int64) (err error) {
 	return f.Sync()
 }
 
-// createFirst makes the empty segment of a log without records, so that it can begin at any LSN: tidwall/wal by itself
-// begins at 1.
+// removeCovered removes what a rewritten segment stands for. Its own name must be durable before.
+func (p *plan) removeCovered(cfg Config, report *Report) error {
+	if len(p.covered) == 0 {
+		return nil
+	}
+	if err := cfg.FS.SyncDir(cfg.Dir); err != nil {
+		return err
+	}
+	for _, name := range p.covered {
+		if err := cfg.FS.Remove(filepath.Join(cfg.Dir, name)); err != nil {
+			return err
+		}
+	}
+	report.Leftovers = append(report.Leftovers, p.covered...)
+	return nil
+}
+
+// createFirst makes the empty segment of a log without records, or of one whose last segment is not to be appended to, so
+// that it can begin at any LSN: tidwall/wal by itself begins at 1.
 func (p *plan) createFirst(cfg Config, report *Report) error {
 	if !p.create {
 		return nil
 	}
 	report.Created = true
-	return createEmpty(cfg.FS, filepath.Join(cfg.Dir, segmentName(p.segments[0].first)))
+	return createEmpty(cfg.FS, filepath.Join(cfg.Dir, segmentName(p.segments[len(p.segments)-1].first)))
 }
 
 // createEmpty makes an empty file; its name is durable once the directory is synced.

@@ -76,6 +76,7 @@ type scanner struct {
 	end         int64  // offset where the file's valid bytes end
 	offset      int64  // of the next entry
 	lsn         uint64 // of the next entry
+	upTo        uint64 // of a rewritten segment: the next entry may have any LSN from lsn to this; 0: of a plain one
 
 	buf   []byte // a part of the file
 	from  int64  // offset of buf[0]
@@ -118,12 +119,34 @@ func (s *scanner) next() ([]byte, error) {
 		return nil, err
 	}
 	rec := window[prefix : prefix+size : prefix+size]
-	if err := checkRecord(rec, s.lsn, s.incarnation); err != nil {
+	lsn := s.claimed(rec)
+	if err := checkRecord(rec, lsn, s.incarnation); err != nil {
 		return nil, err
 	}
 	s.offset += int64(prefix + size)
-	s.lsn++
+	s.lsn = lsn + 1
 	return rec, nil
+}
+
+// claimed is the LSN that rec must have: the next one, or in a rewritten segment what it says itself, if that can be.
+func (s *scanner) claimed(rec []byte) uint64 {
+	if lsn := binary.LittleEndian.Uint64(rec[8:]); s.lsn < lsn && lsn <= s.upTo {
+		return lsn
+	}
+	return s.lsn
+}
+
+// peekLSN is the LSN that the next entry claims, unchecked.
+func (s *scanner) peekLSN() (uint64, error) {
+	prefix, _, err := s.peek()
+	if err != nil {
+		return 0, err
+	}
+	window, err := s.window(prefix + record.HeaderBytes)
+	if err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint64(window[prefix+8:]), nil
 }
 
 // window returns the bytes from the current offset on: at least size of them, or all that are left.
