@@ -55,7 +55,14 @@ func fastDir(t testing.TB) string {
 	return dir
 }
 
-func must(t testing.TB, err error) {
+// fataler is a testing.TB or a rapid.T.
+type fataler interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+func must(t fataler, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -214,8 +214,10 @@ func (s *scanner) leftOut() (bool, error) {
 		return false, err
 	}
 	at := *s
-	_, err = at.next()
-	return true, err
+	if _, err = at.next(); err != nil {
+		return false, err // a record that is damaged shows nothing
+	}
+	return true, nil
 }
 
 // note collects a place to remember, about every markBytes.
