@@ -511,9 +511,14 @@ func TestPowerCutAtEveryOperationOfRewrite(t *testing.T) {
 	for seed := range uint64(4) {
 		for n, end := 1, false; !end; n++ {
 			disk := rewriteDisk(t, seed*1000+uint64(n))
+			dice := newDice(seed*1000 + uint64(n))
 			for round := 0; round < 3; round++ { // also while the next start cleans up
 				failing := vfs.NewFailing(disk)
-				failing.HaltAt(n + 13*round)
+				if round == 0 {
+					failing.HaltAt(n)
+				} else {
+					failing.HaltAt(1 + dice.IntN(160))
+				}
 				_, _, _, err := rewriteRun(failing)
 				if round == 0 {
 					end = n > failing.Count()
