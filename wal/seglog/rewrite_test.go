@@ -586,6 +586,55 @@ func TestPowerCutAfterFailedRewrite(t *testing.T) {
 	}
 }
 
+// A process dies alone behind the rename, and the power goes while the next one removes what the new file stands for: if its name is
+// not made durable before, both are gone.
+func TestPowerCutWhileOpenFinishesARewrite(t *testing.T) {
+	live := everyNth(1, 400, 9)
+	for seed := range uint64(4) {
+		for n, end := 1, false; !end; n++ {
+			disk := rewriteDisk(t, seed*1000+uint64(n))
+			cfg := Config{FS: &diesRenaming{FS: disk}, Dir: "log", Incarnation: testIncarnation, SegmentBytes: 2000}
+			log, _, err := OpenSim(cfg, 1, 400)
+			must(t, err)
+			if err := rewriteAll(log, live); !errors.Is(err, vfs.ErrCrashed) {
+				t.Fatalf("the process died, and: %v", err)
+			}
+			failing := vfs.NewFailing(disk)
+			failing.HaltAt(n)
+			cfg.FS = failing
+			_, _, err = OpenSim(cfg, 1, 400)
+			end = err == nil
+			disk = disk.Crash()
+			cfg.FS = disk
+			if log, _, err = OpenSim(cfg, 1, 400); err != nil {
+				t.Fatalf("seed %d, operation %d: %v", seed, n, err)
+			}
+			readLive(t, log, live)
+			must(t, log.Close())
+		}
+	}
+}
+
+// diesRenaming does a rename and nothing after it.
+type diesRenaming struct {
+	vfs.FS
+	dead bool
+}
+
+func (d *diesRenaming) Rename(from, to string) error {
+	d.dead = true
+	return d.FS.Rename(from, to)
+}
+
+func (d *diesRenaming) SyncDir(name string) error {
+	if d.dead {
+		return vfs.ErrCrashed
+	}
+	return d.FS.SyncDir(name)
+}
+
+func (d *diesRenaming) Remove(string) error { return vfs.ErrCrashed }
+
 // The front is cut, or the log is closed, while the new file is written.
 func TestRewriteOfWhatGoesMeanwhile(t *testing.T) {
 	for _, how := range []string{"cut", "close"} {
