@@ -33,6 +33,8 @@ func (b *benchSource) Snapshot(incarnation uint64) (Snapshot, bool) {
 	return Snapshot{LSN: q.lsn, First: q.lsn + 1, After: q.last}, true
 }
 
+func (b *benchSource) Live(uint64) (Live, bool) { return Live{}, false }
+
 func (b *benchSource) Load(log *QueueLog, lsn uint64, _ []byte) error {
 	b.queues.Store(log.Incarnation(), &benchQueue{log: log, lsn: lsn})
 	return nil

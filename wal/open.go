@@ -50,7 +50,8 @@ type Recovery struct {
 // The store takes snapshots from source, which must be ready when Open returns; r is called before.
 // Errors: ErrLocked, *CorruptError, those of the file system, and what r returned.
 func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Recovery, error) {
-	s := &Store{cfg: cfg, start: time.Now(), logs: map[uint64]*QueueLog{}, changed: map[uint64]*QueueLog{}, source: source,
+	s := &Store{cfg: cfg, start: time.Now(), logs: map[uint64]*QueueLog{}, changed: map[uint64]*QueueLog{},
+		wasteful: map[uint64]*QueueLog{}, rewriteKick: make(chan struct{}, 1), source: source,
 		writeKick: make(chan struct{}, 1), pointKick: make(chan struct{}, 1),
 		healKick: make(chan struct{}, 1), stop: make(chan struct{})}
 	s.room = sync.NewCond(&s.mu)
@@ -70,7 +71,8 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 			s.logFailed(q.incarnation, err)
 		}
 	}
-	s.background.Add(3)
+	s.background.Add(4)
+	go s.rewriteLoop()
 	go s.writeBehind()
 	go s.checkpointLoop()
 	go s.healLoop()

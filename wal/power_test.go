@@ -142,8 +142,10 @@ func (w *world) step(s *Store, dice *rand.Rand) error {
 		q.commit(s, recs...)
 	case n < 75:
 		return q.last.Wait()
-	case n < 82:
+	case n < 79:
 		q.cut(s, dice)
+	case n < 82:
+		q.drop(s, dice)
 	case n < 84:
 		return q.delete(s)
 	case n < 87:
@@ -155,7 +157,7 @@ func (w *world) step(s *Store, dice *rand.Rand) error {
 		<-time.After(time.Duration(dice.IntN(15)) * time.Millisecond)
 	default:
 		at := q.first + uint64(dice.IntN(int(q.lsn+1-q.first)+1))
-		if at <= q.lsn {
+		if at <= q.lsn && !q.dropped[at] {
 			if _, err := q.read(at); err != nil {
 				return err
 			}

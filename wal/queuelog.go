@@ -44,6 +44,10 @@ type QueueLog struct {
 	synced   uint64       // last LSN known to be on stable storage in log; guarded by io
 	front    uint64       // first LSN that the log has; guarded by io
 	named    bool         // its directory was synced in this run; guarded by io
+
+	bytes           atomic.Int64    // size of the log on disk as it was seen last; 0 if it was not
+	saved           atomic.Uint64   // last LSN that the log must hold by the last durable checkpoint
+	damagedSegments map[uint64]bool // by first LSN: not to be rewritten; the rewriting goroutine's alone
 }
 
 // commitMark says which Future the records up to lsn wait for.
@@ -251,9 +255,16 @@ func (q *QueueLog) open() (seglog.Log, error) {
 	q.log = log
 	q.logMu.Unlock()
 	q.front = log.First()
-	q.memory.Store(max(tailCopies*log.Stats().TailBytes, logBytesMin))
+	q.measure(log)
 	q.store.opened(q)
 	return log, nil
+}
+
+// measure notes how much memory and disk the log takes. Called with io held.
+func (q *QueueLog) measure(log seglog.Log) {
+	stats := log.Stats()
+	q.memory.Store(max(tailCopies*stats.TailBytes, logBytesMin))
+	q.bytes.Store(stats.Bytes)
 }
 
 var errDeleted = errors.New("the queue was deleted")
@@ -319,7 +330,7 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		bytes += size
 		batch = batch[n:]
 	}
-	q.memory.Store(max(tailCopies*log.Stats().TailBytes, logBytesMin))
+	q.measure(log)
 	q.mu.Lock()
 	if q.deleted || q.err != nil { // then its bytes were taken off the count
 		q.mu.Unlock()
@@ -411,6 +422,7 @@ func (q *QueueLog) cutFront(first uint64) error {
 		return q.fail("cut front of", err)
 	}
 	q.front = log.First()
+	q.bytes.Store(log.Stats().Bytes)
 	return nil
 }
 

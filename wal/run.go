@@ -52,6 +52,7 @@ func (s *Store) Checkpoint() error {
 	s.pointMark.Store(mark)
 	s.journal.recycle(h.firstNeeded)
 	s.cutFronts(states)
+	s.saved(states)
 	s.mu.Lock()
 	s.pointErr = nil
 	s.pointCount++

@@ -21,13 +21,20 @@ type Stats struct {
 	// it did not.
 	CheckpointErr error
 	JournalErr    error
+	// Rewrites is how often segments of logs were replaced by smaller ones, RewriteFreedBytes what that gave back, RewriteErr why
+	// the last try failed; nil if it did not.
+	Rewrites          uint64
+	RewriteFreedBytes int64
+	RewriteErr        error
+	// LogBytes is the size of all queues' logs on disk, of those that were opened or looked at since the store was.
+	LogBytes int64
 }
 
 // Stats tells how the store is. It is cheap and waits for no disk.
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{
+	stats := Stats{
 		Group:                s.journal.durable.Load(),
 		JournalBytes:         s.journal.used.Load(),
 		JournalBytesMax:      s.cfg.JournalBytes,
@@ -37,5 +44,12 @@ func (s *Store) Stats() Stats {
 		LastCheckpoint:       s.pointTime,
 		CheckpointErr:        s.pointErr,
 		JournalErr:           s.broken,
+		Rewrites:             s.rewrites,
+		RewriteFreedBytes:    s.rewriteFreed,
+		RewriteErr:           s.rewriteErr,
 	}
+	for _, q := range s.logs {
+		stats.LogBytes += q.bytes.Load()
+	}
+	return stats
 }

@@ -62,10 +62,13 @@ type Config struct {
 
 // Events are told what happens in the background. Each may be nil, is called from any goroutine and must not block.
 type Events struct {
-	TornTail       func(TornTail)
-	JournalFailed  func(error)
-	LogFailed      func(incarnation uint64, err error)
-	LogReopened    func(LogReopened)
+	TornTail      func(TornTail)
+	JournalFailed func(error)
+	LogFailed     func(incarnation uint64, err error)
+	LogReopened   func(LogReopened)
+	LogRewritten  func(LogRewritten)
+	// RewriteFailed: what was to be rewritten is as it was, and the log in order.
+	RewriteFailed  func(incarnation uint64, err error)
 	CheckpointDone func(CheckpointReport)
 	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
 	CheckpointFailed func(error)
@@ -84,6 +87,8 @@ type Source interface {
 	// needed; and the Future of the newest record it rests on. It takes the lock under which the queue commits. ok is
 	// false if the queue was deleted; After is then the Future of that.
 	Snapshot(incarnation uint64) (s Snapshot, ok bool)
+	// Live says what a queue needs of its log. It takes the same lock. ok is false if the queue was deleted.
+	Live(incarnation uint64) (l Live, ok bool)
 }
 
 // Snapshot is a queue's state at one LSN.
@@ -109,19 +114,23 @@ type Store struct {
 	// impatientUntil is until when nobody waits for a descriptor, in milliseconds of NowMillis; see patiently.
 	impatientUntil atomic.Int64
 
-	mu         sync.Mutex // guards the fields below; never held during IO
-	room       *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
-	logs       map[uint64]*QueueLog
-	writing    []*QueueLog          // have records for the background writer
-	changed    map[uint64]*QueueLog // have records that no checkpoint covers
-	gone       []*QueueLog          // deleted, directory still there
-	open       []*QueueLog          // open logs, oldest use first
-	failed     []*QueueLog          // to be taken up again; see heal.go
-	closing    bool
-	broken     error
-	pointErr   error     // why the last checkpoint failed; nil if it did not
-	pointCount uint64    // checkpoints since Open
-	pointTime  time.Time // when the last of them ended
+	mu           sync.Mutex // guards the fields below; never held during IO
+	room         *sync.Cond // signalled when bytes were written behind, or a checkpoint freed files
+	logs         map[uint64]*QueueLog
+	writing      []*QueueLog          // have records for the background writer
+	changed      map[uint64]*QueueLog // have records that no checkpoint covers
+	gone         []*QueueLog          // deleted, directory still there
+	open         []*QueueLog          // open logs, oldest use first
+	failed       []*QueueLog          // to be taken up again; see heal.go
+	closing      bool
+	broken       error
+	pointErr     error                // why the last checkpoint failed; nil if it did not
+	pointCount   uint64               // checkpoints since Open
+	pointTime    time.Time            // when the last of them ended
+	wasteful     map[uint64]*QueueLog // to be looked at by rewriteLoop
+	rewrites     uint64               // since Open
+	rewriteFreed int64                // bytes that they gave back
+	rewriteErr   error                // why the last one failed; nil if it did not
 
 	ids idBlocks
 
@@ -130,6 +139,7 @@ type Store struct {
 	gathering   atomic.Bool // the background writer waits for more, so a group need not wake it
 	pointKick   chan struct{}
 	healKick    chan struct{}
+	rewriteKick chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
 	stop        chan struct{}
 	background  sync.WaitGroup
@@ -155,8 +165,10 @@ func (s *Store) NewLog(incarnation uint64) *QueueLog {
 }
 
 func (s *Store) newLog(c checkpointState) *QueueLog {
-	return &QueueLog{store: s, incarnation: c.incarnation, tailLSN: c.logLast + 1, last: c.logLast, durable: c.logLast,
+	q := &QueueLog{store: s, incarnation: c.incarnation, tailLSN: c.logLast + 1, last: c.logLast, durable: c.logLast,
 		appended: c.logLast, synced: c.logLast, front: c.first}
+	q.saved.Store(c.logLast)
+	return q
 }
 
 // Commit makes recs durable in one atomic group: after a crash all are there or none. They belong to q, with LSNs that

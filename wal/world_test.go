@@ -22,6 +22,7 @@ const (
 	kindPut    record.Kind = 1 // a body
 	kindCut    record.Kind = 2 // meta: the first LSN that is still needed
 	kindDelete record.Kind = 3
+	kindDrop   record.Kind = 4 // meta: LSNs that nobody needs any more
 )
 
 // world outlives stores. It is safe for concurrent use.
@@ -45,7 +46,8 @@ type life struct {
 	loaded  bool // seen by the recovery that is going on
 	deadSum bool // deletion was replayed
 
-	records [][]byte // by LSN, from 1
+	records [][]byte        // by LSN, from 1
+	dropped map[uint64]bool // what they say
 	sums    []uint32
 	commits []testCommit
 	found   uint64 // LSN that the last recovery had found: all up to it stays
@@ -83,6 +85,28 @@ func (w *world) Snapshot(incarnation uint64) (Snapshot, bool) {
 	state = binary.LittleEndian.AppendUint64(state, q.first)
 	state = binary.LittleEndian.AppendUint32(state, q.sum)
 	return Snapshot{LSN: q.lsn, First: q.first, State: state, After: q.last}, true
+}
+
+// Live implements Source: the world walks over nothing, so its cursor is always at the end.
+func (w *world) Live(incarnation uint64) (Live, bool) {
+	w.mu.Lock()
+	q := w.queues[incarnation]
+	w.mu.Unlock()
+	if q == nil {
+		return Live{}, false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := Live{Cursor: q.lsn, After: q.last}
+	for lsn := q.first; lsn <= q.lsn; lsn++ {
+		if !q.dropped[lsn] {
+			body := len(record.View(q.records[lsn-1]).Body)
+			l.Messages = append(l.Messages, LiveMessage{LSN: lsn, BodyBytes: uint32(body)})
+			l.BodyBytes += int64(body)
+			l.Count++
+		}
+	}
+	return l, !q.dead
 }
 
 // Load implements Replayer.
@@ -175,6 +199,7 @@ func (q *life) commitLocked(s *Store, recs ...record.Record) *Future {
 	for i := range recs {
 		recs[i].LSN, recs[i].Incarnation = q.lsn+1, q.log.Incarnation()
 		q.records = append(q.records, q.apply(&recs[i]))
+		q.note(&recs[i])
 		q.sums = append(q.sums, q.sum)
 		c.deletes = c.deletes || recs[i].Kind == kindDelete
 	}
@@ -278,6 +303,11 @@ func (w *world) verifyLife(id uint64, q *life, there, missing map[*Future]string
 		return wrong("its state is not the one after record %d", found)
 	}
 	q.records, q.sums, q.commits, q.found = q.records[:found], q.sums[:found], nil, found
+	q.dropped = nil
+	for _, raw := range q.records {
+		r := record.View(raw)
+		q.note(&r)
+	}
 	q.dead, q.last = q.deadSum, nil
 	if q.deadSum {
 		w.deleted[id] = true
@@ -294,9 +324,39 @@ func acknowledged(c testCommit) bool {
 	return c.future != nil && c.future.Done() && c.future.Err() == nil
 }
 
+// note remembers what a record says is not needed any more.
+func (q *life) note(r *record.Record) {
+	if r.Kind != kindDrop {
+		return
+	}
+	if q.dropped == nil {
+		q.dropped = map[uint64]bool{}
+	}
+	for meta := r.Meta; len(meta) > 0; meta = meta[8:] {
+		q.dropped[binary.LittleEndian.Uint64(meta)] = true
+	}
+}
+
+// drop says of most records that they are not needed any more.
+func (q *life) drop(s *Store, dice *rand.Rand) *Future {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var meta []byte
+	for lsn := q.first; lsn <= q.lsn && len(meta) < 16<<10; lsn++ {
+		if !q.dropped[lsn] && dice.IntN(5) > 0 {
+			meta = binary.LittleEndian.AppendUint64(meta, lsn)
+		}
+	}
+	return q.commitLocked(s, record.Record{Kind: kindDrop, Meta: meta})
+}
+
 // compare reads every record that is still needed and compares it with what was committed.
 func (q *life) compare() error {
 	for at := q.first; at <= q.lsn; {
+		if q.dropped[at] {
+			at++
+			continue
+		}
 		raws, err := q.read(at)
 		if err != nil {
 			return err

@@ -1,0 +1,217 @@
+package wal
+
+// Rewriting logs behind checkpoints: space comes back while an old message lives, and nothing that fails on the way harms.
+
+import (
+	"encoding/binary"
+	"errors"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quail/wal/record"
+	"quail/wal/vfs"
+)
+
+// fill commits n messages with bodies of size bytes, and says that all but every 1,000th are not needed any more.
+func (q *life) fill(t *testing.T, s *Store, n, size int) (liveBytes int64) {
+	t.Helper()
+	for range n {
+		if err := s.WaitRoom(); err != nil {
+			t.Fatal(err)
+		}
+		f := q.commit(s, record.Record{Kind: kindPut, Body: make([]byte, size)})
+		if q.lsn%100 == 0 {
+			f.Wait()
+		}
+	}
+	q.dropBut(s, 1000).Wait()
+	for lsn := q.first; lsn <= q.lsn; lsn++ {
+		if !q.dropped[lsn] {
+			liveBytes += int64(len(q.records[lsn-1]))
+		}
+	}
+	return liveBytes
+}
+
+// dropBut says that all up to now but every nth record are not needed any more.
+func (q *life) dropBut(s *Store, n uint64) (f *Future) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var meta []byte
+	for lsn := q.first; lsn <= q.lsn; lsn++ {
+		if !q.dropped[lsn] && lsn%n != 0 {
+			meta = binary.LittleEndian.AppendUint64(meta, lsn)
+		}
+		if len(meta) > 8<<10 || lsn == q.lsn {
+			f = q.commitLocked(s, record.Record{Kind: kindDrop, Meta: meta})
+			meta = nil
+			if lsn == q.lsn-1 {
+				break // that record itself is behind the last one
+			}
+		}
+	}
+	return f
+}
+
+// Without this one message in a thousand that nobody acknowledges keeps all the disk that the others took.
+func TestSpaceComesBackBehindOldMessages(t *testing.T) {
+	for _, size := range []int{10, 100, 1024} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			disk := vfs.NewLossy(1)
+			var reports []LogRewritten
+			cfg := testConfig(disk, "data")
+			cfg.Events.LogRewritten = func(r LogRewritten) { reports = append(reports, r) }
+			cfg.Events.RewriteFailed = func(_ uint64, err error) { t.Error(err) }
+			s, _, err := w.open(cfg, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q, err := w.create(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			live := int64(0)
+			for range 3 {
+				live = q.fill(t, s, 8000, size)
+				if err := s.Checkpoint(); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(time.Minute)
+				if err := s.Checkpoint(); err != nil { // covers what the first one's rewriting could not
+					t.Fatal(err)
+				}
+				<-time.After(time.Minute)
+				stats := q.log.Stats()
+				if most := 2*live + 3*int64(cfg.SegmentBytes); stats.Bytes > most {
+					t.Errorf("bodies of %d bytes: the log has %d bytes in %d segments, its live messages %d", size, stats.Bytes, stats.Segments, live)
+				}
+				if err := q.compare(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			st := s.Stats()
+			if len(reports) == 0 || st.Rewrites == 0 || st.RewriteFreedBytes < 100_000 || st.RewriteErr != nil || st.LogBytes != q.log.Stats().Bytes {
+				t.Errorf("%d reports, %+v", len(reports), st)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			disk = disk.Crash()
+			cfg.FS = disk
+			if s, _, err = w.open(cfg, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := q.compare(); err != nil {
+				t.Fatal(err)
+			}
+			s.Abandon()
+		})
+	}
+}
+
+// A full disk, or a bad moment of it, must not stop a queue that only wanted to be smaller.
+func TestFailedRewriteIsTriedAgain(t *testing.T) {
+	for _, kind := range []string{vfs.OpCreate, vfs.OpWrite, vfs.OpSync, vfs.OpRename} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			disk := vfs.NewFailing(vfs.NewLossy(1))
+			cfg := testConfig(disk, "data")
+			var failures []error
+			cfg.Events.RewriteFailed = func(_ uint64, err error) { failures = append(failures, err) }
+			s, _, err := w.open(cfg, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Abandon()
+			q, err := w.create(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.fill(t, s, 3000, 100)
+			disk.FailWhen(func(op vfs.Op) bool {
+				return op.Kind == kind && strings.Contains(op.Path, "-") && strings.Contains(op.Path, "queues")
+			}, vfs.FailBefore, syscall.ENOSPC)
+			for range 2 {
+				s.Checkpoint()
+				<-time.After(time.Minute)
+				if err := q.compare(); err != nil {
+					t.Fatal(err)
+				}
+				q.log.change()
+			}
+			if len(failures) != 1 || !errors.Is(failures[0], syscall.ENOSPC) || q.log.Err() != nil {
+				t.Fatalf("%s: reported %v, the queue's log says %v", kind, failures, q.log.Err())
+			}
+			if st := s.Stats(); st.Rewrites == 0 || st.RewriteErr != nil {
+				t.Fatalf("%s: it was not tried again: %+v", kind, st)
+			}
+		})
+	}
+}
+
+// Rot in a record that nobody needs must neither stop the queue nor be tried again and again.
+func TestRewriteLeavesDamageAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		disk := vfs.NewLossy(1)
+		cfg := testConfig(disk, "data")
+		failures := 0
+		cfg.Events.RewriteFailed = func(_ uint64, err error) { failures++ }
+		s, _, err := w.open(cfg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abandon()
+		q, err := w.create(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.fill(t, s, 3000, 100)
+		if err := q.log.flush(^uint64(0)); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(s.logDir(q.log.incarnation), "00000000000000000001")
+		f, err := disk.OpenFile(path, 1, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteAt([]byte{0}, 0)
+		f.Close()
+		for range 3 {
+			s.Checkpoint()
+			<-time.After(time.Minute)
+			q.log.change()
+		}
+		if failures != 1 || q.log.Err() != nil || s.Stats().Rewrites == 0 {
+			t.Fatalf("%d failures, %v, %+v", failures, q.log.Err(), s.Stats())
+		}
+	})
+}
+
+// Without this the space of the last messages of a busy hour came back with the next busy hour.
+func TestRestingStoreTakesCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		cfg := testConfig(vfs.NewLossy(1), "data")
+		s, _, err := w.open(cfg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abandon()
+		q, err := w.create(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.fill(t, s, 300, 100)
+		before := s.Stats().Checkpoints
+		<-time.After(5 * time.Minute)
+		if got := s.Stats().Checkpoints; got != before+1 {
+			t.Fatalf("%d checkpoints in five minutes, want 1", got-before)
+		}
+	})
+}
