@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,19 +37,24 @@ func seeds(t *testing.T, normal int) (from, to uint64) {
 // Without this an acknowledged message is lost, or one that was never pushed appears, when the power goes.
 func TestPowerCuts(t *testing.T) {
 	from, to := seeds(t, 300)
+	var rewrites atomic.Int64
 	t.Logf("seeds %d to %d; QUAIL_SEED=n runs one", from, to-1)
 	for seed := from; seed < to; seed++ {
-		if err := powerCuts(t, seed, false); err != nil {
+		if err := powerCuts(t, seed, false, &rewrites); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 	}
+	if n := rewrites.Load(); n < int64(to-from)/20 {
+		t.Errorf("only %d logs were rewritten", n)
+	}
+	t.Logf("%d logs were rewritten", rewrites.Load())
 }
 
 // The test above is worth nothing if it cannot notice a sync that is missing.
 func TestPowerCutsNoticeMissingSync(t *testing.T) {
 	noticed := 0
 	for seed := uint64(1); seed <= 20; seed++ {
-		if err := powerCuts(t, seed, true); err != nil {
+		if err := powerCuts(t, seed, true, new(atomic.Int64)); err != nil {
 			noticed++
 		}
 	}
@@ -58,7 +64,7 @@ func TestPowerCutsNoticeMissingSync(t *testing.T) {
 }
 
 // powerCuts lives through several lives of one store.
-func powerCuts(t *testing.T, seed uint64, noSync bool) (err error) {
+func powerCuts(t *testing.T, seed uint64, noSync bool, rewrites *atomic.Int64) (err error) {
 	synctest.Test(t, func(t *testing.T) {
 		dice := rand.New(rand.NewPCG(seed, 1))
 		w := newWorld()
@@ -67,6 +73,8 @@ func powerCuts(t *testing.T, seed uint64, noSync bool) (err error) {
 			disk := vfs.NewFailing(lossy)
 			cfg := testConfig(disk, "data")
 			cfg.NoSync = noSync
+			cfg.SegmentBytes = 2 << 10 // so that there is something to rewrite
+			cfg.Events.LogRewritten = func(LogRewritten) { rewrites.Add(1) }
 			disk.HaltAt(haltAt(dice))
 			if err = oneLife(w, cfg, disk, dice); err != nil {
 				err = fmt.Errorf("round %d: %w", round, err)
