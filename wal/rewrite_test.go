@@ -121,6 +121,7 @@ func TestFailedRewriteIsTriedAgain(t *testing.T) {
 			w := newWorld()
 			disk := vfs.NewFailing(vfs.NewLossy(1))
 			cfg := testConfig(disk, "data")
+			cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30 // none but the test's own checkpoints
 			var failures []error
 			cfg.Events.RewriteFailed = func(_ uint64, err error) { failures = append(failures, err) }
 			s, _, err := w.open(cfg, 0)
@@ -160,6 +161,7 @@ func TestRewriteLeavesDamageAlone(t *testing.T) {
 		w := newWorld()
 		disk := vfs.NewLossy(1)
 		cfg := testConfig(disk, "data")
+		cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
 		failures := 0
 		cfg.Events.RewriteFailed = func(_ uint64, err error) { failures++ }
 		s, _, err := w.open(cfg, 0)
@@ -198,6 +200,7 @@ func TestRestingStoreTakesCheckpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		cfg := testConfig(vfs.NewLossy(1), "data")
+		cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
 		s, _, err := w.open(cfg, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -213,5 +216,61 @@ func TestRestingStoreTakesCheckpoint(t *testing.T) {
 		if got := s.Stats().Checkpoints; got != before+1 {
 			t.Fatalf("%d checkpoints in five minutes, want 1", got-before)
 		}
+	})
+}
+
+// dropsLate is a Source whose queue forgets most of its messages just before it is asked what lives, by a record that never becomes durable.
+type dropsLate struct {
+	*world
+	drop func()
+}
+
+func (d *dropsLate) Live(incarnation uint64) (Live, bool) {
+	d.drop()
+	return d.world.Live(incarnation)
+}
+
+// Without waiting for the acknowledgements that made the records dead, a power cut brings back messages that have no body any more.
+func TestRewriteWaitsForAcknowledgements(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		lossy := vfs.NewLossy(1)
+		disk := vfs.NewFailing(lossy)
+		cfg := testConfig(disk, "data")
+		cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
+		source := &dropsLate{world: w}
+		s, _, err := Open(cfg, source, w, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := w.create(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 30 {
+			var last *Future
+			for range 50 {
+				last = q.commit(s, record.Record{Kind: kindPut, Body: make([]byte, 100)})
+			}
+			if err := last.Wait(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		source.drop = func() {
+			disk.FailWhen(func(op vfs.Op) bool { return op.Kind == vfs.OpDatasync }, vfs.FailBefore, vfs.ErrInjected)
+			q.dropBut(s, 1000)
+		}
+		if err := s.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		if s.failure() == nil || s.Stats().Rewrites != 0 {
+			t.Fatalf("the journal says %v, and there were %d rewrites", s.failure(), s.Stats().Rewrites)
+		}
+		s.Abandon()
+		if s, _, err = w.open(testConfig(lossy, "data"), s.DurableGroup()); err != nil {
+			t.Fatal(err)
+		}
+		s.Abandon()
 	})
 }
