@@ -269,7 +269,7 @@ func (q *queue) bury(now machine.Time) {
 		return
 	}
 	q.burying = true
-	go func() {
+	q.set.inBackground("bury", q.log.Incarnation(), func() {
 		_, err := q.settleMoving(func(now machine.Time, p machine.RetryPolicy) (machine.Effect, bool, error) {
 			e, changed := q.m.DecideExpire(now, p)
 			return e, changed, nil
@@ -281,7 +281,7 @@ func (q *queue) bury(now machine.Time) {
 		}
 		q.mu.Unlock()
 		q.serve()
-	}()
+	})
 }
 
 // Redrive moves up to most messages (0: all) of a dead-letter queue back to where they came from, or to the queue `to`, with no

@@ -50,7 +50,7 @@ func newQueue(s *Set, name string, log *wal.QueueLog, m *machine.Machine) *queue
 // now is the time for one decision. Called with mu held.
 func (q *queue) now() machine.Time {
 	at := time.Now()
-	q.lastWall = max(q.lastWall, at.UnixMilli())
+	q.lastWall = max(q.lastWall, q.set.wallMillis(at))
 	return machine.Time{ClockMillis: q.store.ClockMillis(at), WallMillis: q.lastWall}
 }
 
@@ -119,7 +119,7 @@ func (q *queue) await(f *Future) {
 	}
 	q.awaited = f
 	if !f.NotifyLater(q) && f.Err() == nil {
-		go q.serve()
+		q.set.inBackground("serve", q.log.Incarnation(), q.serve)
 	}
 }
 

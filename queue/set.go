@@ -48,6 +48,12 @@ type Config struct {
 	PushBytesMax func() int64
 	// StoreReopened is told when the store works again after a journal failure. It may be nil.
 	StoreReopened func(Report)
+	// Background, if not nil, is given what would run on a goroutine of its own, f, to run it once, whenever it likes but not within
+	// the call. who names it. A simulation decides so in which order things happen; with it the TTL sweep does not run by itself, and
+	// Store.Stepped is wanted too.
+	Background func(who string, f func())
+	// WallMillis, if not nil, is the wall clock at that moment, unix milliseconds: a simulation sets it forward and back.
+	WallMillis func(at time.Time) int64
 }
 
 // Report says what opening found.
@@ -87,8 +93,27 @@ func Open(cfg Config) (*Set, Report, error) {
 	if err != nil {
 		return nil, report, err
 	}
-	s.background.Go(s.keepSweeping)
+	if cfg.Background == nil {
+		s.background.Go(s.keepSweeping)
+	}
 	return s, report, nil
+}
+
+// wallMillis is the wall clock at that moment, unix milliseconds.
+func (s *Set) wallMillis(at time.Time) int64 {
+	if s.cfg.WallMillis != nil {
+		return s.cfg.WallMillis(at)
+	}
+	return at.UnixMilli()
+}
+
+// inBackground runs f beside commands.
+func (s *Set) inBackground(what string, incarnation uint64, f func()) {
+	if s.cfg.Background == nil {
+		go f()
+		return
+	}
+	s.cfg.Background(fmt.Sprintf("%s %d", what, incarnation), f)
 }
 
 // openStore opens the store and replaces all queues by what it recovers.
@@ -519,14 +544,14 @@ func (s *Set) Close() error {
 
 // logChanged wakes the queue's waiters: its log failed, and they hear of it, or it works again, and they are served.
 func (s *Set) logChanged(incarnation uint64) {
-	go func() {
+	s.inBackground("log changed", incarnation, func() {
 		s.mu.RLock()
 		q := s.byLife[incarnation]
 		s.mu.RUnlock()
 		if q != nil {
 			q.serve()
 		}
-	}()
+	})
 }
 
 // journalFailed runs on the committer's goroutine, before the failed commits hear of it. All states may hold changes that
@@ -539,7 +564,7 @@ func (s *Set) journalFailed(err error) {
 		return
 	}
 	s.background.Add(1)
-	go s.reopenStore()
+	s.inBackground("reopen", 0, s.reopenStore)
 }
 
 func (s *Set) reopenStore() {

@@ -50,6 +50,8 @@ type journalConfig struct {
 	begun *begunNote
 	// noSync leaves fdatasync out. It exists so that the power-cut test can show that it would notice.
 	noSync bool
+	// stepped starts no goroutine; see Config.Stepped.
+	stepped bool
 	// committed is called after each durable group, when its Future is done, so that the background writer it wakes finds
 	// the group durable; failed once, when the journal breaks.
 	committed func()
@@ -128,8 +130,10 @@ func newJournal(cfg journalConfig, end journalEnd) *journal {
 	for _, f := range j.files {
 		j.used.Add(f.bytes)
 	}
-	j.running.Go(j.prepareSpares)
-	go j.write()
+	if !cfg.stepped {
+		j.running.Go(j.prepareSpares)
+		go j.write()
+	}
 	return j
 }
 
@@ -576,12 +580,16 @@ func (j *journal) prepareSpares() {
 		if enough {
 			continue
 		}
-		// An error here is no failure yet: the writer tries itself when it needs the file, and reports that.
-		if path, err := j.prepare(j.cfg.fileBytes); err == nil {
-			j.filesMu.Lock()
-			j.spares = append(j.spares, path)
-			j.filesMu.Unlock()
-		}
+		j.prepareSpare()
+	}
+}
+
+// prepareSpare makes a spare. An error is no failure yet: the writer tries itself when it needs the file, and reports that.
+func (j *journal) prepareSpare() {
+	if path, err := j.prepare(j.cfg.fileBytes); err == nil {
+		j.filesMu.Lock()
+		j.spares = append(j.spares, path)
+		j.filesMu.Unlock()
 	}
 }
 
@@ -657,9 +665,15 @@ func (j *journal) close() error {
 	j.closed = true
 	err := j.failure
 	j.mu.Unlock()
-	j.wake()
-	<-j.done
-	j.running.Wait()
+	if j.cfg.stepped {
+		for j.writeNext() != nextNever {
+		}
+		j.cfg.begun.close()
+	} else {
+		j.wake()
+		<-j.done
+		j.running.Wait()
+	}
 	if err == nil {
 		j.mu.Lock()
 		err = j.failure

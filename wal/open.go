@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,10 +72,12 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 			s.logFailed(q.incarnation, err)
 		}
 	}
-	s.background.Add(3)
-	go s.writeBehind()
-	go s.checkpointLoop()
-	go s.healLoop()
+	if !cfg.Stepped {
+		s.background.Add(3)
+		go s.writeBehind()
+		go s.checkpointLoop()
+		go s.healLoop()
+	}
 	if rec.Records > 0 {
 		s.kick(s.writeKick)
 		s.kick(s.pointKick)
@@ -199,7 +203,8 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range states {
+	for _, incarnation := range slices.Sorted(maps.Keys(states)) { // in order, so that a simulated start is the same each time
+		c := states[incarnation]
 		q := s.newLog(c)
 		s.logs[c.incarnation] = q
 		if c.logLast < c.lsn {
@@ -298,7 +303,7 @@ func (s *Store) startJournal(end *journalEnd) error {
 	}
 	end.spares = spares
 	s.journal = newJournal(journalConfig{fs: s.cfg.FS, dir: s.journalDir(), id: s.id, fileBytes: s.cfg.JournalFileBytes,
-		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync,
+		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync, stepped: s.cfg.Stepped,
 		committed: s.groupCommitted, failed: s.journalFailed}, *end)
 	return nil
 }

@@ -4,7 +4,9 @@ package wal
 // the states, and only then let the journal and the logs' fronts go.
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"quail/wal/vfs"
@@ -83,6 +85,7 @@ func (s *Store) takeChanged(all bool) (list, gone []*QueueLog) {
 	}
 	s.changed = map[uint64]*QueueLog{}
 	gone, s.gone = s.gone, nil
+	slices.SortFunc(list, func(a, b *QueueLog) int { return cmp.Compare(a.incarnation, b.incarnation) }) // files are written in this order
 	return list, gone
 }
 
@@ -99,10 +102,7 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 	states := make([]checkpointState, 0, len(list))
 	for _, q := range list {
 		snap, ok := s.source.Snapshot(q.incarnation)
-		if !snap.After.Done() {
-			s.journal.wake() // it may be one that nobody has waited for yet
-		}
-		if err := snap.After.Wait(); err != nil {
+		if err := s.waitFor(snap.After); err != nil {
 			return nil, fmt.Errorf("records of incarnation %d: %w", q.incarnation, err)
 		}
 		if !ok {
@@ -134,6 +134,18 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 			first: min(snap.First, logLast+1), logLast: min(logLast, snap.LSN), state: snap.State})
 	}
 	return states, nil
+}
+
+// waitFor waits for a Future that may be one that nobody has waited for yet.
+func (s *Store) waitFor(f *Future) error {
+	if !f.Done() {
+		if s.cfg.Stepped {
+			s.journal.writeNext()
+		} else {
+			s.journal.wake()
+		}
+	}
+	return f.Wait()
 }
 
 // removeGone removes the directories of deleted queues, durably before the journal files that know of the deletion are

@@ -57,7 +57,10 @@ type Config struct {
 	OpenLog func(cfg seglog.Config, first, last uint64) (seglog.Log, seglog.Report, error)
 	// NoSync leaves every sync of the journal out; only for a test that must lose data.
 	NoSync bool
-	Events Events
+	// Stepped starts no goroutine: nothing is committed, written behind or saved but by the Step methods. Only for a simulation, which
+	// decides when each of them runs; see step.go.
+	Stepped bool
+	Events  Events
 }
 
 // Events are told what happens in the background. Each may be nil, is called from any goroutine and must not block.

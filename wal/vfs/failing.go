@@ -70,6 +70,7 @@ type Failing struct {
 	ops       []Op
 	at        int // 0: none
 	when      func(Op) bool
+	each      func(Op) (Failure, error)
 	how       Failure
 	err       error
 	halted    bool
@@ -100,6 +101,14 @@ func (f *Failing) FailWhen(choose func(Op) bool, how Failure, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.when, f.how, f.err = choose, how, err
+}
+
+// FailEach asks decide about every operation to come: it fails in the given manner if the error is not nil. decide must not use this
+// file system.
+func (f *Failing) FailEach(decide func(Op) (Failure, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.each = decide
 }
 
 // HaltAt makes operation n and every later one fail with ErrCrashed, as if the process had died just before it. Over a
@@ -141,6 +150,11 @@ func (f *Failing) step(kind, path string) (how Failure, err error) {
 	}
 	if f.halted {
 		return FailBefore, &os.PathError{Op: kind, Path: path, Err: ErrCrashed}
+	}
+	if f.each != nil {
+		if how, err := f.each(Op{kind, path}); err != nil {
+			return how, &os.PathError{Op: kind, Path: path, Err: fmt.Errorf("%w (operation %d)", err, len(f.ops))}
+		}
 	}
 	chosen := f.at != 0 && len(f.ops) == f.at || f.when != nil && f.when(Op{kind, path})
 	if !chosen {
