@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -122,8 +123,9 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	r := &recovery{set: s, byName: map[string]*queue{}, byLife: map[uint64]*queue{}, published: make(chan struct{})}
 	cfg := s.cfg.Store
 	report := cfg.Events.JournalFailed
+	opening := &opening{set: s}
 	cfg.Events.JournalFailed = func(err error) {
-		s.journalFailed(err)
+		opening.journalFailed(err)
 		if report != nil {
 			report(err)
 		}
@@ -164,8 +166,43 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 		q.mu.Unlock()
 	}
 	s.mu.Unlock()
+	opening.done()
 	out.Duration = time.Since(began)
 	return out, nil
+}
+
+// opening keeps back a failure of the journal while its store is being opened: then wal.Open says so, and whoever called it tries again.
+// Were the store opened again for it, too, two would be at work on one directory.
+type opening struct {
+	set *Set
+
+	mu     sync.Mutex // guards the fields below
+	failed error      // kept back
+	over   bool       // the store is the Set's
+}
+
+func (o *opening) journalFailed(err error) {
+	o.mu.Lock()
+	over := o.over
+	o.failed = err
+	o.mu.Unlock()
+	if over {
+		o.set.journalFailed(err)
+	}
+}
+
+// done says that the store is the Set's and works, unless its journal has failed by now.
+func (o *opening) done() {
+	o.mu.Lock()
+	o.over = true
+	failed := o.failed
+	if failed == nil {
+		o.set.broken.Store(nil) // under the lock: a failure from now on must not be overwritten
+	}
+	o.mu.Unlock()
+	if failed != nil {
+		o.set.journalFailed(failed)
+	}
 }
 
 // recovery rebuilds the queues while the store opens. Nobody else sees its queues before the store is open: commands may be
@@ -193,8 +230,16 @@ func (r *recovery) Load(log *wal.QueueLog, lsn uint64, state []byte) error {
 	}
 	q := newQueue(r.set, m.Name(), log, m)
 	r.byLife[log.Incarnation()] = q
-	r.byName[q.name] = q
+	r.name(q)
 	return nil
+}
+
+// name gives q its name, unless a later queue has it: the journal may tell of a whole life that was over before the checkpoint, and
+// that another queue has followed.
+func (r *recovery) name(q *queue) {
+	if other := r.byName[q.name]; other == nil || other.log.Incarnation() < q.log.Incarnation() {
+		r.byName[q.name] = q
+	}
 }
 
 func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
@@ -209,7 +254,7 @@ func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
 	switch machine.Kind(rec.Kind) {
 	case machine.KindCreate:
 		q.name = q.m.Name()
-		r.byName[q.name] = q
+		r.name(q)
 	case machine.KindDelete:
 		if r.byName[q.name] == q {
 			delete(r.byName, q.name)
@@ -510,10 +555,7 @@ func (s *Set) StoreStats() (stats wal.Stats, err error) {
 func (s *Set) WakeAll() {
 	s.stopping.Store(true)
 	s.mu.RLock()
-	all := make([]*queue, 0, len(s.byName))
-	for _, q := range s.byName {
-		all = append(all, q)
-	}
+	all := inOrder(s.byLife)
 	s.mu.RUnlock()
 	for _, q := range all {
 		q.mu.Lock()
@@ -570,11 +612,8 @@ func (s *Set) journalFailed(err error) {
 func (s *Set) reopenStore() {
 	defer s.background.Done()
 	s.mu.Lock()
-	old, queues := s.store, maps.Clone(s.byLife)
+	old, queues := s.store, inOrder(s.byLife)
 	s.mu.Unlock()
-	if old == nil { // the journal failed while the set was still opening: Open reports it
-		return
-	}
 	for _, q := range queues {
 		q.mu.Lock()
 		q.deleted, q.stale = true, true // whoever still holds the pointer is refused
@@ -587,7 +626,6 @@ func (s *Set) reopenStore() {
 	for resume := old.DurableGroup(); ; {
 		report, err := s.openStore(resume)
 		if err == nil {
-			s.broken.Store(nil)
 			if s.cfg.StoreReopened != nil {
 				s.cfg.StoreReopened(report)
 			}
@@ -600,6 +638,15 @@ func (s *Set) reopenStore() {
 		case <-time.After(retryOpenDelay):
 		}
 	}
+}
+
+// inOrder lists queues in the order of their making.
+func inOrder(byLife map[uint64]*queue) []*queue {
+	list := make([]*queue, 0, len(byLife))
+	for _, incarnation := range slices.Sorted(maps.Keys(byLife)) {
+		list = append(list, byLife[incarnation])
+	}
+	return list
 }
 
 // ValidName reports why name cannot be a queue's: it must be 1 to 200 bytes of UTF-8 without control characters or spaces.

@@ -208,6 +208,7 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 		q := s.newLog(c)
 		s.logs[c.incarnation] = q
 		if c.logLast < c.lsn {
+			q.asideFirst = c.logLast + 1
 			if err := s.loadAside(q, c.lsn); err != nil {
 				return err
 			}

@@ -44,6 +44,10 @@ type QueueLog struct {
 	synced   uint64       // last LSN known to be on stable storage in log; guarded by io
 	front    uint64       // first LSN that the log has; guarded by io
 	named    bool         // its directory was synced in this run; guarded by io
+
+	// asideFirst is the first record that the last durable checkpoint needs from what was set aside, 0 if none. Only opening and
+	// checkpoints use it.
+	asideFirst uint64
 }
 
 // commitMark says which Future the records up to lsn wait for.
@@ -233,6 +237,10 @@ func (q *QueueLog) open() (seglog.Log, error) {
 	if err := q.Err(); err != nil {
 		return nil, err
 	}
+	// Opening repairs, and what this store knows of the log is no longer true: the next store may be writing it.
+	if q.store.isClosing() {
+		return nil, errAbandoned
+	}
 	cfg := q.store.segmentConfig(q.incarnation)
 	var log seglog.Log
 	err := q.store.patiently(q, func() error {
@@ -256,7 +264,10 @@ func (q *QueueLog) open() (seglog.Log, error) {
 	return log, nil
 }
 
-var errDeleted = errors.New("the queue was deleted")
+var (
+	errDeleted   = errors.New("the queue was deleted")
+	errAbandoned = errors.New("the store is closed")
+)
 
 func (q *QueueLog) isDeleted() bool {
 	q.mu.Lock()
@@ -266,7 +277,7 @@ func (q *QueueLog) isDeleted() bool {
 
 // fail stops this queue, until heal takes its log up again; the others go on.
 func (q *QueueLog) fail(operation string, err error) error {
-	if errors.Is(err, errDeleted) {
+	if errors.Is(err, errDeleted) || errors.Is(err, errAbandoned) {
 		return err
 	}
 	err = fmt.Errorf("%s log of incarnation %d: %w", operation, q.incarnation, err)

@@ -172,7 +172,14 @@ func (s *Store) cutFronts(states []checkpointState) {
 		s.mu.Lock()
 		q := s.logs[c.incarnation]
 		s.mu.Unlock()
-		if q == nil || c.gone || q.Err() != nil {
+		if q == nil || c.gone {
+			continue
+		}
+		q.asideFirst = 0
+		if c.logLast < c.lsn {
+			q.asideFirst = c.logLast + 1
+		}
+		if q.Err() != nil {
 			continue
 		}
 		q.cutFront(c.first) // a failure is sticky in q and was reported

@@ -9,6 +9,7 @@ package wal
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -396,8 +397,21 @@ func (s *Store) Abandon() {
 		s.mu.Unlock()
 		close(s.stop)
 		s.background.Wait()
+		s.waitForOpening()
 		s.release()
 	})
+}
+
+// waitForOpening waits for readers that are opening a log just now, and repair it as they do: the next store must not meet them in its
+// files. Later ones are refused, since the store is closing.
+func (s *Store) waitForOpening() {
+	s.mu.Lock()
+	list := slices.Collect(maps.Values(s.logs))
+	s.mu.Unlock()
+	for _, q := range list {
+		q.io.Lock()
+		q.io.Unlock()
+	}
 }
 
 // release ends the journal and closes all files. No background goroutine runs any more, or yet.

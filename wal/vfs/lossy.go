@@ -86,6 +86,37 @@ func (l *Lossy) Crash() *Lossy {
 	return after
 }
 
+// Kill frees the locks that a process held which was killed: the kernel keeps what it wrote, synced or not. The files that it had open must
+// not be used any more.
+func (l *Lossy) Kill() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.root.unlock()
+}
+
+func (n *node) unlock() {
+	n.locked = nil
+	for _, child := range n.names {
+		child.unlock()
+	}
+}
+
+// Rot flips one bit of a file, on the disk and for those who read. An error means that there is no such byte.
+func (l *Lossy) Rot(name string, offset int64, bit uint) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, err := l.find("rot", name)
+	if err != nil {
+		return err
+	}
+	if n.dir || offset >= int64(min(len(n.live), len(n.synced))) {
+		return &os.PathError{Op: "rot", Path: name, Err: syscall.EINVAL}
+	}
+	n.live[offset] ^= 1 << bit
+	n.synced[offset] ^= 1 << bit
+	return nil
+}
+
 // keepRate is how likely an un-synced change survives. Nothing, everything and the dice for each one: all three find
 // mistakes that the others hide.
 func (l *Lossy) keepRate() float64 {
