@@ -205,7 +205,7 @@ func (s *sim) push() {
 func (s *sim) isFirstPush(key string, q *queue, id, before uint64) bool {
 	known := s.dedup[key]
 	isNew := id > before
-	if known != nil && q.lastWall >= known.until {
+	if s.tellTime(); known != nil && s.wallMax >= known.until {
 		known.over = true
 	}
 	switch {

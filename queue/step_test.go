@@ -239,3 +239,36 @@ func setAsideTwice(t *testing.T, heals bool) {
 		t.Fatalf("heals %v, after record %d: the queue holds %q, want %q", heals, last, got, want)
 	}
 }
+
+// Without this a crash while a deleted queue's files are removed leaves a directory that does not open: the checkpoint before it misses what
+// it has set aside.
+func TestWhatIsSetAsideStaysUntilNoCheckpointNeedsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStepped(t)
+		s.push("a", "first")
+		s.push("b", "other")
+		s.set.store.StepCommit()
+		if err := s.set.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		s.push("a", "second")
+		s.set.store.StepCommit()
+		s.disk.FailWhen(func(op vfs.Op) bool { return strings.Contains(op.Path, "/queues/") }, vfs.FailBefore, vfs.ErrInjected)
+		if err := s.set.Checkpoint(); err != nil { // sets it aside
+			t.Fatal(err)
+		}
+		if _, _, err := s.set.Delete([]byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		s.set.store.StepCommit()
+		s.disk.FailWhen(func(op vfs.Op) bool { return strings.HasSuffix(op.Path, ".delta.tmp") }, vfs.FailBefore, vfs.ErrInjected)
+		if err := s.set.Checkpoint(); err == nil {
+			t.Fatal("the checkpoint did not fail")
+		}
+		s.fs.Kill()
+		s.open()
+		if got := s.set.Names(); len(got) != 1 || s.bodies("b") != "other" {
+			t.Fatalf("there are the queues %q", got)
+		}
+	})
+}

@@ -53,6 +53,9 @@ func (s *Store) Checkpoint() error {
 	}
 	s.pointMark.Store(mark)
 	s.journal.recycle(h.firstNeeded)
+	for _, q := range gone { // not before: until now the last checkpoint needed it, and a start reads it at once
+		s.removeAside(q.incarnation)
+	}
 	s.cutFronts(states)
 	s.mu.Lock()
 	s.pointErr = nil
@@ -158,7 +161,6 @@ func (s *Store) removeGone(gone []*QueueLog) error {
 		if err := q.removeFiles(); err != nil {
 			return fmt.Errorf("remove log of deleted queue: %w", err)
 		}
-		s.removeAside(q.incarnation)
 	}
 	if err := s.cfg.FS.SyncDir(s.queuesDir()); err != nil {
 		return fmt.Errorf("sync directory of queues: %w", err)
