@@ -104,7 +104,11 @@ func (s *sim) step() {
 	case p < 992:
 		s.skew += time.Duration(s.dice.IntN(12_000)-6000) * time.Millisecond
 		s.tracef("the wall clock is set to %v", s.skew)
-	case p < 996:
+	case p < 995 && s.faulty > 0:
+		s.sick = []string{"/queues/", "/journal/", "/checkpoints/", ".delta", ".aside"}[s.dice.IntN(5)]
+		s.sickUntil = time.Now().Add(time.Duration(s.dice.IntN(4000)) * time.Millisecond)
+		s.tracef("disk: much fails in %s", s.sick)
+	case p < 998:
 		s.end(s.dice.IntN(4) > 0)
 		s.start()
 	}
@@ -506,7 +510,7 @@ func (s *sim) deleteQueue() {
 
 // finish heals everything and takes all messages out: what was promised must come, and nothing else.
 func (s *sim) finish() {
-	s.calm, s.fullUntil, s.haltIn = true, time.Time{}, 0
+	s.calm, s.haltIn = true, 0
 	s.goOn()
 	switch s.dice.IntN(3) {
 	case 0:

@@ -28,6 +28,9 @@ const (
 	simDataDir = "/data"
 	// simOpensMax is how often a start may fail, with the disk failing, before the disk is left in peace.
 	simOpensMax = 3
+	// simChoresMax and simOperationsMax are far above what a run takes: past them something is done over and over.
+	simChoresMax     = 20_000
+	simOperationsMax = 300_000
 )
 
 // sim is one run.
@@ -48,18 +51,22 @@ type sim struct {
 
 	mu     sync.Mutex // guards chores: timers add to them
 	chores []chore
+	done   int // chores
 
 	// answers are the batches that came during a call, in order: they are compared when it is known what the call itself did.
 	answers []func()
 
 	// The disk's faults.
-	quiet     bool      // nothing fails now
-	calm      bool      // nothing fails any more: the run is about to end
-	faulty    float64   // how likely an operation fails, in this run
-	fullUntil time.Time // the disk is full
-	haltIn    int       // operations until everything stops; 0: not planned
-	halted    bool
-	dirty     bool // something has failed in this life
+	quiet      bool      // nothing fails now
+	calm       bool      // nothing fails any more: the run is about to end
+	faulty     float64   // how likely an operation fails, in this run
+	fullUntil  time.Time // the disk is full
+	sickUntil  time.Time // much fails in files with sick in their path
+	sick       string
+	operations int
+	haltIn     int // operations until everything stops; 0: not planned
+	halted     bool
+	dirty      bool // something has failed in this life
 
 	reopened bool // the store went on after a journal failure, and nobody has looked yet
 	failing  bool // the journal has failed and the store has not gone on
@@ -105,11 +112,16 @@ func (s *sim) config() Config {
 				LogReopened:   func(r wal.LogReopened) { s.tracef("log %d goes on, %d records anew", r.Incarnation, r.Records) },
 				TornTail:      func(torn wal.TornTail) { s.tracef("torn tail of %s at %d: %s", torn.File, torn.Offset, torn.Reason) },
 			}},
-		Defaults:      func() *machine.Options { return defaults },
-		QueuesMax:     func() int { return 100 },
-		AutoCreate:    func() bool { return true },
-		PushBytesMax:  func() int64 { return 1 << 20 },
-		StoreReopened: func(Report) { s.reopened, s.failing = true, false },
+		Defaults:     func() *machine.Options { return defaults },
+		QueuesMax:    func() int { return 100 },
+		AutoCreate:   func() bool { return true },
+		PushBytesMax: func() int64 { return 1 << 20 },
+		StoreReopened: func(Report) {
+			if !s.failing {
+				s.fail("the store was opened again, and it had not failed")
+			}
+			s.reopened, s.failing = true, false
+		},
 		Background: func(who string, f func()) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -241,6 +253,9 @@ func (s *sim) restart() {
 func (s *sim) fault(op vfs.Op) (vfs.Failure, error) {
 	s.hash.Write([]byte(op.Kind))
 	s.hash.Write([]byte(op.Path))
+	if s.operations++; s.operations > simOperationsMax {
+		s.fail("the disk was asked %d times, and there is no end", s.operations)
+	}
 	switch {
 	case s.halted:
 		return vfs.FailBefore, vfs.ErrCrashed
@@ -256,6 +271,9 @@ func (s *sim) fault(op vfs.Op) (vfs.Failure, error) {
 	grows := op.Kind == vfs.OpCreate || op.Kind == vfs.OpMkdir || op.Kind == vfs.OpPreallocate || op.Kind == vfs.OpWrite && !strings.HasSuffix(op.Path, ".journal")
 	if grows && time.Now().Before(s.fullUntil) {
 		return s.injected(op, vfs.FailShort, syscall.ENOSPC)
+	}
+	if time.Now().Before(s.sickUntil) && strings.Contains(op.Path, s.sick) && s.chance(3) {
+		return s.injected(op, vfs.FailBefore, syscall.EIO)
 	}
 	if s.faulty == 0 || s.dice.Float64() >= s.faulty {
 		return 0, nil
@@ -323,6 +341,9 @@ func (s *sim) doChore() {
 	c := s.chores[i]
 	s.chores = slices.Delete(s.chores, i, i+1)
 	s.tracef("chore: %s", c.who)
+	if s.done++; s.done > simChoresMax {
+		s.fail("%d things were done in the background, and there is no end", s.done)
+	}
 	c.do()
 	s.catchUp()
 }
