@@ -70,6 +70,7 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 			s.logFailed(q.incarnation, err)
 		}
 	}
+	s.awaitBytes()
 	s.background.Add(3)
 	go s.writeBehind()
 	go s.checkpointLoop()

@@ -29,6 +29,12 @@ const (
 	rawsKept = 1024
 	// gatherBytes ends the gathering early.
 	gatherBytes = 8 << 20
+	// lazyBytes is what a queue has to append for the background writer to take it at once; less may wait for LazyDelay. With a
+	// thousand busy queues an append of a few messages each, and an open and a sync for each log that does not fit among the
+	// open ones, took a fifth of the processor.
+	lazyBytes = 32 << 10
+	// lazyBytesMax is how much may wait in that way over all queues. It is in memory.
+	lazyBytesMax = 32 << 20
 	// openBytesMax bounds what the open logs take together, in bytes: a thousand logs with large segments would take gigabytes.
 	openBytesMax = 64 << 20
 	// logBytesMin is what an open log takes at least.
@@ -50,7 +56,9 @@ type Config struct {
 	CheckpointBytes int64
 	// WriteBehindBytes bounds the records that are durable but not in their queue's log yet: past it WaitRoom waits.
 	WriteBehindBytes int64
-	SegmentBytes     int
+	// LazyDelay is how long a queue that has little to append may wait for more, in memory. 5 s serve well.
+	LazyDelay    time.Duration
+	SegmentBytes int
 	// OpenLogs bounds how many queue logs are open at once; each costs a descriptor and up to three segments of memory.
 	OpenLogs int
 	// OpenLog opens one queue's log: seglog.Open, or seglog.OpenSim in tests.
@@ -125,9 +133,11 @@ type Store struct {
 
 	ids idBlocks
 
-	source      Source
-	writeKick   chan struct{}
-	gathering   atomic.Bool // the background writer waits for more, so a group need not wake it
+	source    Source
+	writeKick chan struct{}
+	gathering atomic.Bool // the background writer waits for more, so a group need not wake it
+	// gatherUntil is how many pending bytes end the gathering: what the last round left, and gatherBytes.
+	gatherUntil atomic.Int64
 	pointKick   chan struct{}
 	healKick    chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
@@ -268,7 +278,7 @@ func (s *Store) journalFailed(err error) {
 // groupCommitted runs after every durable group, on the committer's goroutine.
 func (s *Store) groupCommitted() {
 	// The writer is woken once for many groups, not for each: it gathers for gatherDelay, or until there is much.
-	if !s.gathering.Swap(true) || s.pendingBytes.Load() >= gatherBytes {
+	if !s.gathering.Swap(true) || s.pendingBytes.Load() >= s.gatherUntil.Load() {
 		s.kick(s.writeKick)
 	}
 	if s.journal.written.Load()-s.pointMark.Load() >= s.cfg.CheckpointBytes {
@@ -339,15 +349,17 @@ func (s *Store) writeBehind() {
 	defer s.background.Done()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-s.writeKick:
+	for lazy := false; ; {
+		if !lazy { // else those that wait need no kick
+			select {
+			case <-s.stop:
+				return
+			case <-s.writeKick:
+			}
 		}
 		s.gathering.Store(true)
 		timer.Reset(gatherDelay)
-		for waiting := true; waiting && s.pendingBytes.Load() < gatherBytes; {
+		for waiting := true; waiting && s.pendingBytes.Load() < s.gatherUntil.Load(); {
 			select {
 			case <-s.stop:
 				return
@@ -357,17 +369,30 @@ func (s *Store) writeBehind() {
 			}
 		}
 		s.gathering.Store(false) // what becomes durable from now on may be too late for this round
-		s.writeOnce()
+		lazy = s.writeOnce()
+		select {
+		case <-s.stop:
+			return
+		default:
+		}
 	}
 }
 
-// writeOnce appends what is durable of every queue that has something to write.
-func (s *Store) writeOnce() {
+// writeOnce appends what is durable of the queues that have enough to write, or have waited long enough, or of all if much
+// waits. It reports whether it left any to a later round.
+func (s *Store) writeOnce() (lazy bool) {
 	s.mu.Lock()
 	list := s.writing
 	s.writing = nil
 	s.mu.Unlock()
+	all := s.pendingBytes.Load() >= min(lazyBytesMax, s.cfg.WriteBehindBytes/2)
+	now := time.Now()
+	var wait []*QueueLog
 	for _, q := range list {
+		if !all && q.canWait(now) {
+			wait = append(wait, q)
+			continue
+		}
 		err := q.flush(^uint64(0))
 		q.mu.Lock()
 		q.dirty = len(q.tail) > 0 && err == nil
@@ -380,7 +405,17 @@ func (s *Store) writeOnce() {
 		s.room.Broadcast()
 		s.mu.Unlock()
 	}
+	s.mu.Lock()
+	s.writing = append(s.writing, wait...)
+	s.mu.Unlock()
+	s.awaitBytes()
 	s.closeExcess()
+	return len(wait) > 0
+}
+
+// awaitBytes sets what ends the next gathering.
+func (s *Store) awaitBytes() {
+	s.gatherUntil.Store(min(s.pendingBytes.Load()+gatherBytes, s.cfg.WriteBehindBytes))
 }
 
 // Abandon stops the store without saving anything more, as a crash would. It is used when the journal has failed and the

@@ -75,6 +75,10 @@ func (c *serveCmd) run(p *process) int {
 	return wait(srv, queues, values, log, signals, served)
 }
 
+// lazyDelay is how long a queue with little to write behind may keep it in memory. Ten times as long as the writer's rounds: a tenth
+// of the appends is left.
+const lazyDelay = 5 * time.Second
+
 // listen takes an IPv4 address at its word: by itself Go opens 0.0.0.0 for IPv6 too, where no firewall rule may expect it.
 func listen(address string) (net.Listener, error) {
 	network := "tcp"
@@ -102,6 +106,7 @@ func queueConfig(values *settings.Values, directory string, log zerolog.Logger) 
 			JournalBytes:     values.Bytes(settings.Journal),
 			CheckpointBytes:  values.Bytes(settings.Checkpoint),
 			WriteBehindBytes: values.Bytes(settings.WriteBehind),
+			LazyDelay:        lazyDelay,
 			SegmentBytes:     int(values.Bytes(settings.Segment)),
 			OpenLogs:         int(values.Int(settings.OpenLogs)),
 			OpenLog:          seglog.Open,
