@@ -51,6 +51,9 @@ type Config struct {
 	// WriteBehindBytes bounds the records that are durable but not in their queue's log yet: past it WaitRoom waits.
 	WriteBehindBytes int64
 	SegmentBytes     int
+	// ReserveBytes is how much space is kept for acknowledgements on a full disk (space.go); 0: none, and a full disk stops
+	// whatever meets it.
+	ReserveBytes int64
 	// OpenLogs bounds how many queue logs are open at once; each costs a descriptor and up to three segments of memory.
 	OpenLogs int
 	// OpenLog opens one queue's log: seglog.Open, or seglog.OpenSim in tests.
@@ -69,6 +72,9 @@ type Events struct {
 	CheckpointDone func(CheckpointReport)
 	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
 	CheckpointFailed func(error)
+	// DiskFull: pushes are refused and all else goes on. DiskFreed: they are taken again.
+	DiskFull  func(*FullError)
+	DiskFreed func()
 }
 
 // CheckpointReport says what one checkpoint did.
@@ -102,6 +108,7 @@ type Store struct {
 	journal *journal
 	points  checkpoints
 	begun   *begunNote
+	space   *space
 	start   time.Time
 	clock0  int64
 
@@ -130,6 +137,7 @@ type Store struct {
 	gathering   atomic.Bool // the background writer waits for more, so a group need not wake it
 	pointKick   chan struct{}
 	healKick    chan struct{}
+	fullKick    chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
 	stop        chan struct{}
 	background  sync.WaitGroup
@@ -188,8 +196,11 @@ func (s *Store) commit(q *QueueLog, recs []record.Record, soon bool) *Future {
 
 // WaitRoom waits while more is pending than the limits allow. Pushes call it before they take any lock; nothing else
 // waits, so that acknowledgements can always make room. It returns why the store cannot take more, if it has failed or
-// cannot make room.
+// cannot make room: a *FullError if the disk is full.
 func (s *Store) WaitRoom() error {
+	if err := s.Full(); err != nil {
+		return err
+	}
 	if s.hasRoom() {
 		return nil
 	}
@@ -202,6 +213,9 @@ func (s *Store) WaitRoom() error {
 			s.kick(s.pointKick)
 		}
 		s.room.Wait()
+		if err := s.Full(); err != nil {
+			return err
+		}
 		if s.pointErr != nil && !s.hasRoom() {
 			return fmt.Errorf("the journal is full and no checkpoint can free it: %w", s.pointErr)
 		}
@@ -210,7 +224,7 @@ func (s *Store) WaitRoom() error {
 }
 
 // HasRoom reports whether WaitRoom would return at once.
-func (s *Store) HasRoom() bool { return s.hasRoom() }
+func (s *Store) HasRoom() bool { return s.space.full.Load() != nil || s.hasRoom() }
 
 // Hold lets commits gather until Release: a round of many connections shares one sync then. Holds may overlap; each is
 // released once, soon.
@@ -363,6 +377,7 @@ func (s *Store) writeBehind() {
 
 // writeOnce appends what is durable of every queue that has something to write.
 func (s *Store) writeOnce() {
+	s.checkSpace()
 	s.mu.Lock()
 	list := s.writing
 	s.writing = nil

@@ -103,6 +103,7 @@ func queueConfig(values *settings.Values, directory string, log zerolog.Logger) 
 			CheckpointBytes:  values.Bytes(settings.Checkpoint),
 			WriteBehindBytes: values.Bytes(settings.WriteBehind),
 			SegmentBytes:     int(values.Bytes(settings.Segment)),
+			ReserveBytes:     wal.ReserveFiles * values.Bytes(settings.JournalFile),
 			OpenLogs:         int(values.Int(settings.OpenLogs)),
 			OpenLog:          seglog.Open,
 			Events:           storeEvents(log),
