@@ -167,17 +167,18 @@ func (p *space) free() int64 {
 	return free
 }
 
-// check looks whether the pending bytes will fit, and stops pushes or gives the reserve back if not.
-func (p *space) check(pending int64) {
+// check looks whether the pending bytes and what they may take besides will fit, and stops pushes if not. The reserve is given
+// back only if it must be: from then on it is anybody's.
+func (p *space) check(pending, slack int64) {
 	if p.reserve == 0 {
 		return
 	}
 	free := p.free()
-	if free-p.low >= pending {
+	if free-p.low-slack >= pending {
 		return
 	}
 	p.refuse(&FullError{FreeBytes: free})
-	if free < pending {
+	if free < pending+slack/8 {
 		p.release()
 	}
 }
@@ -213,7 +214,7 @@ func (s *Store) checkSpace() {
 	s.mu.Lock()
 	logs := int64(len(s.writing) + len(s.failed))
 	s.mu.Unlock()
-	s.space.check(s.pendingBytes.Load() + logs*logSlackBytes)
+	s.space.check(s.pendingBytes.Load(), logs*logSlackBytes)
 }
 
 // spaceLoop waits for space while the disk is full, and lets acknowledgements make it.

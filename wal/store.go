@@ -285,8 +285,12 @@ func (s *Store) groupCommitted() {
 	if !s.gathering.Swap(true) || s.pendingBytes.Load() >= gatherBytes {
 		s.kick(s.writeKick)
 	}
-	if s.journal.written.Load()-s.pointMark.Load() >= s.cfg.CheckpointBytes {
+	since := s.journal.written.Load() - s.pointMark.Load()
+	if since >= s.cfg.CheckpointBytes {
 		s.kick(s.pointKick)
+	}
+	if since >= s.cfg.JournalFileBytes && s.space.full.Load() != nil {
+		s.kick(s.fullKick) // before another file is needed
 	}
 }
 
