@@ -57,7 +57,7 @@ func fullName(i int) []byte { return fmt.Appendf(nil, "q%d", i) }
 
 func (w *world) fullConfig(reserve int64) Config {
 	cfg := w.config(w.fs)
-	cfg.Store.ReserveBytes = reserve
+	cfg.Store.ReserveBytes, cfg.Store.CheckpointBytes = reserve, 1<<30 // checkpoints are taken for want of space alone
 	return cfg
 }
 

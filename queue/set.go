@@ -85,6 +85,8 @@ func Open(cfg Config) (*Set, Report, error) {
 	s := &Set{cfg: cfg, closed: make(chan struct{})}
 	report, err := s.openStore(0)
 	if wal.OutOfSpace(err) { // the store has just given its reserve back, to be opened in
+		s.background.Wait() // for what its failed journal has set off
+		s.broken.Store(nil)
 		report, err = s.openStore(0)
 	}
 	if err != nil {
