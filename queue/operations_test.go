@@ -28,6 +28,7 @@ type promised struct {
 	tried  map[string]map[string]bool // ... got WALERR
 	errors int
 	last   error
+	cut    bool // the power goes: nothing works any more
 }
 
 func newPromised() *promised {
@@ -88,9 +89,7 @@ func operationsRun(t *testing.T, n int, how vfs.Failure, failure error) (seen []
 		w := &world{t: t, fs: vfs.NewLossy(uint64(n)), opts: machine.DefaultOptions()}
 		disk := vfs.NewFailing(w.fs)
 		disk.FailAtHow(n, how, failure)
-		cfg := w.config(disk)
-		cfg.Store.JournalFileBytes, cfg.Store.JournalBytes, cfg.Store.CheckpointBytes = 16<<10, 128<<10, 40<<10
-		cfg.Store.SegmentBytes, cfg.Store.ReserveBytes, cfg.Store.OpenLogs = 4<<10, 48<<10, 2
+		cfg := w.smallConfig(disk)
 		p := newPromised()
 		for life := range 3 {
 			var err error
@@ -134,6 +133,72 @@ func operationsRun(t *testing.T, n int, how vfs.Failure, failure error) (seen []
 	return seen
 }
 
+// smallConfig has segments, journal files and checkpoints turn over within some messages.
+func (w *world) smallConfig(disk vfs.FS) Config {
+	cfg := w.config(disk)
+	cfg.Store.JournalFileBytes, cfg.Store.JournalBytes, cfg.Store.CheckpointBytes = 16<<10, 128<<10, 40<<10
+	cfg.Store.SegmentBytes, cfg.Store.ReserveBytes, cfg.Store.OpenLogs = 4<<10, 48<<10, 2
+	return cfg
+}
+
+// Without this there is a moment at which a power cut loses or doubles what was acknowledged. The power goes before each n-th
+// operation that changes the disk; of what was not synced any part survives.
+func TestPowerCutAtEveryOperationUnderQueues(t *testing.T) {
+	var changing []int
+	for i, op := range operationsRun(t, 0, vfs.FailBefore, syscall.EIO) {
+		switch op.Kind {
+		case vfs.OpRead, vfs.OpReadDir, vfs.OpStat, vfs.OpFree, vfs.OpOpen, vfs.OpClose, vfs.OpLock:
+		default:
+			changing = append(changing, i+1)
+		}
+	}
+	step, seeds := 2, 2
+	if os.Getenv("QUAIL_LONG") == "1" {
+		step, seeds = 1, 10
+	}
+	runs := 0
+	for seed := range seeds {
+		for i := seed % step; i < len(changing); i += step {
+			runs++
+			cutRun(t, changing[i], uint64(seed)<<32+uint64(changing[i]))
+		}
+	}
+	t.Logf("%d operations that change the disk, %d power cuts", len(changing), runs)
+}
+
+func cutRun(t *testing.T, n int, seed uint64) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions()}
+		disk := vfs.NewFailing(w.fs)
+		disk.HaltAt(n)
+		cfg, p := w.smallConfig(disk), newPromised()
+		p.cut = true
+		for life := 0; life < 3 && disk.Count() < n; life++ {
+			var err error
+			if w.set, _, err = Open(cfg); err != nil {
+				break
+			}
+			for round := 0; round < 4 && disk.Count() < n; round++ {
+				p.round(w, life*10+round)
+			}
+			if life == 1 && disk.Count() < n {
+				w.set.Close() // the power may go meanwhile
+			} else {
+				w.die()
+			}
+		}
+		w.fs = w.fs.Crash()
+		w.open()
+		p.check(w, "after the power cut")
+		w.powerCut()
+		p.check(w, "after the second")
+		w.set.Close()
+		if t.Failed() {
+			t.Logf("the power went at operation %d, seed %d; %v", n, seed, p.last)
+		}
+	})
+}
+
 // refused counts what a client may get for a failure of the disk, and reports anything else.
 func (p *promised) refused(w *world, err error) bool {
 	if err == nil {
@@ -143,7 +208,7 @@ func (p *promised) refused(w *world, err error) bool {
 	p.last = err
 	var own *Error
 	// What the committer hands on, package server answers with WALERR, too.
-	if errors.As(err, &own) && own.Code != "WALERR" && own.Code != "NOBATCH" {
+	if errors.As(err, &own) && !p.cut && own.Code != "WALERR" && own.Code != "NOBATCH" {
 		w.t.Errorf("a command got %v", err)
 	}
 	return true
@@ -160,7 +225,7 @@ func (p *promised) round(w *world, round int) {
 		}
 	}
 	time.Sleep(700 * time.Millisecond) // the background writer
-	if err := w.set.Checkpoint(); err != nil && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) {
+	if err := w.set.Checkpoint(); err != nil && !p.cut && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) {
 		w.set.mu.RLock()
 		failed := w.set.broken.Load() != nil
 		w.set.mu.RUnlock()
