@@ -116,7 +116,7 @@ func operationsRun(t *testing.T, n int, how vfs.Failure, failure error) (seen []
 			}
 		}
 		seen = disk.Ops()
-		disk.FailAt(0, nil) // a run may have fewer operations than the one that was counted
+		disk.FailAt(0, nil)          // a run may have fewer operations than the one that was counted
 		time.Sleep(30 * time.Second) // healing, reopening, space
 		if most := 60; p.errors > most {
 			t.Errorf("%d commands were refused for one failure", p.errors)
