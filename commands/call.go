@@ -10,6 +10,7 @@ import (
 	"errors"
 	"time"
 
+	"quail/commands/acl"
 	"quail/commands/resp"
 	"quail/queue"
 )
@@ -30,6 +31,7 @@ type Call struct {
 	spec   *Spec
 	gate   *queue.Future
 	parked Parked
+	failed bool // the reply that comes later is an error
 }
 
 // Reset empties the call for the next command; W, Conn and Env stay.
@@ -38,6 +40,7 @@ func (c *Call) Reset(args [][]byte) {
 	c.spec = nil
 	c.gate = nil
 	c.parked = nil
+	c.failed = false
 }
 
 // Spec is the command that Run found, or nil before Run and for an unknown one.
@@ -122,7 +125,9 @@ type Conn interface {
 	Authenticated() bool
 	// User is whom the connection acts as: "default" unless Authenticate named another.
 	User() string
-	Authenticate(user string)
+	// Rights are what that user may do now, or nil if the connection is not authenticated.
+	Rights() *acl.Rights
+	Authenticate(user *acl.User)
 	// Reset puts the connection into the state of a new one: RESET.
 	Reset()
 	// SetReplyMode holds from the next command on; CLIENT REPLY itself writes a reply only for ReplyOn, and that is sent.
@@ -173,10 +178,6 @@ type Server interface {
 	KillClients(choose func(ClientInfo) bool) int
 	// Info is what INFO tells of the process.
 	Info() InfoFields
-	// CheckPassword compares in constant time.
-	CheckPassword(user, password []byte) bool
-	// RequiresAuth reports whether a password is set.
-	RequiresAuth() bool
 	// Shutdown begins a graceful stop and returns at once. Without save the last checkpoint is left out; nothing is lost
 	// by that, but the next start has more to replay.
 	Shutdown(save bool)
@@ -241,6 +242,13 @@ type Env struct {
 	Server   Server
 	Settings Settings
 	Stats    *Stats
+	Users    *acl.Users
+	// ACLFile is where the users are kept; nil if the setting aclfile is empty.
+	ACLFile ACLFile
+	// Refusals are what ACL LOG shows.
+	Refusals *Refusals
+	// AuthDelay is how long a wrong password waits for its answer.
+	AuthDelay func() time.Duration
 	// Version is Quail's own version, such as 0.1.0.
 	Version string
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quail/commands"
+	"quail/commands/acl"
 	"quail/commands/resp"
 	"quail/queue"
 	"quail/server/guard"
@@ -33,8 +34,6 @@ const (
 	// strangerOutputBytesMax is in place of output-buffer-bytes for a client that has not given its password: it has
 	// nothing to ask for but HELLO and AUTH, and thousands like it must not fill the memory.
 	strangerOutputBytesMax = 16 << 10
-
-	defaultUser = "default"
 )
 
 type connection struct {
@@ -87,7 +86,7 @@ type connection struct {
 // session is what commands set for their connection; RESET empties it.
 type session struct {
 	name, libName, libVersion string
-	user                      string
+	user                      *acl.User
 	authenticated             bool
 	mode                      commands.ReplyMode
 	noEvict, noTouch          bool
@@ -128,7 +127,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 }
 
 func (s *Server) newSession() session {
-	return session{user: defaultUser, authenticated: !s.RequiresAuth()}
+	return session{user: s.env.Users.Default(), authenticated: !s.RequiresAuth()}
 }
 
 func (s *Server) writeTimeout() time.Duration { return s.cfg.Settings.Duration(settings.WriteTimeout) }

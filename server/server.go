@@ -20,6 +20,7 @@ import (
 	"github.com/tidwall/redcon"
 
 	"quail/commands"
+	"quail/commands/acl"
 	"quail/queue"
 	"quail/server/reply"
 	"quail/server/settings"
@@ -46,7 +47,9 @@ type Rounds interface {
 type Config struct {
 	Settings *settings.Values
 	Queues   Queues
-	Log      zerolog.Logger
+	// Users are who may come in; nil makes the default user alone, with the setting requirepass as the password.
+	Users *acl.Users
+	Log   zerolog.Logger
 	// Version is Quail's own version, such as 0.1.0.
 	Version string
 	// ConfigFile is the path of the configuration file, if there is one; INFO tells it.
@@ -103,12 +106,20 @@ func New(cfg Config) *Server {
 		connections: make(map[int64]*connection),
 	}
 	s.env = &commands.Env{
-		Queues:   cfg.Queues,
-		Server:   admin{s},
-		Settings: cfg.Settings,
-		Stats:    commands.NewStats(),
-		Version:  cfg.Version,
+		Queues:    cfg.Queues,
+		Server:    admin{s},
+		Settings:  cfg.Settings,
+		Stats:     commands.NewStats(),
+		Version:   cfg.Version,
+		Users:     cfg.Users,
+		Refusals:  new(commands.Refusals),
+		AuthDelay: func() time.Duration { return cfg.Settings.Duration(settings.AuthDelay) },
 	}
+	if s.env.Users == nil {
+		s.env.Users = commands.NewUsers()
+		s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass))
+	}
+	cfg.Settings.Watch(settings.RequirePass.Setting, func() { s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass)) })
 	cfg.Settings.OnResetStats(s.counters.reset)
 	s.startLoops()
 	return s
