@@ -57,6 +57,12 @@ func (s admin) KillClients(choose func(commands.ClientInfo) bool) int {
 	return killed
 }
 
+func (s admin) killUsers(names []string) {
+	if len(names) > 0 {
+		s.KillClients(func(info commands.ClientInfo) bool { return slices.Contains(names, info.User) })
+	}
+}
+
 // RequiresAuth reports whether a new connection must authenticate before anything else.
 func (s *Server) RequiresAuth() bool { return !s.env.Users.Default().Rights().Open() }
 

@@ -34,6 +34,9 @@ const (
 	// strangerOutputBytesMax is in place of output-buffer-bytes for a client that has not given its password: it has
 	// nothing to ask for but HELLO and AUTH, and thousands like it must not fill the memory.
 	strangerOutputBytesMax = 16 << 10
+
+	// strangerInputBytesMax is the same in place of query-buffer-bytes while a wrong password waits for its answer.
+	strangerInputBytesMax = 64 << 10
 )
 
 type connection struct {

@@ -47,6 +47,8 @@ type Rounds interface {
 type Config struct {
 	Settings *settings.Values
 	Queues   Queues
+	// ACLFile, if not nil, is where Users are kept, and has been loaded.
+	ACLFile *ACLFile
 	// Users are who may come in; nil makes the default user alone, with the setting requirepass as the password.
 	Users *acl.Users
 	Log   zerolog.Logger
@@ -118,6 +120,9 @@ func New(cfg Config) *Server {
 	if s.env.Users == nil {
 		s.env.Users = commands.NewUsers()
 		s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass))
+	}
+	if cfg.ACLFile != nil {
+		s.env.ACLFile = aclCommands{s, cfg.ACLFile}
 	}
 	cfg.Settings.Watch(settings.RequirePass.Setting, func() { s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass)) })
 	cfg.Settings.OnResetStats(s.counters.reset)
