@@ -8,6 +8,7 @@ package commands
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"quail/commands/acl"
@@ -136,6 +137,8 @@ type Conn interface {
 	SetNoTouch(on bool)
 	// CloseAfterReply closes the connection when the reply of the current command has left.
 	CloseAfterReply()
+	// Monitor lets the connection see all commands, until Reset.
+	Monitor()
 	// Park: see Call.Park.
 	Park(c *Call) Parked
 }
@@ -178,6 +181,8 @@ type Server interface {
 	KillClients(choose func(ClientInfo) bool) int
 	// Info is what INFO tells of the process.
 	Info() InfoFields
+	// Tell shows a line of the protocol to all connections in MONITOR.
+	Tell(line []byte)
 	// Shutdown begins a graceful stop and returns at once. Without save the last checkpoint is left out; nothing is lost
 	// by that, but the next start has more to replay.
 	Shutdown(save bool)
@@ -214,6 +219,8 @@ type Settings interface {
 	// Match lists name and value of each setting that a pattern matches, each once, sorted by name. A pattern is one of
 	// MatchPattern's, any case.
 	Match(patterns ...string) [][2]string
+	// Secret reports whether there is a setting of that name, in any case, whose value nobody may see.
+	Secret(name string) bool
 	// Set changes all of the settings or none. A *SettingError is worded as Redis words it.
 	Set(pairs [][2]string) error
 	// ResetStats sets the server's own counters to zero.
@@ -247,6 +254,9 @@ type Env struct {
 	ACLFile ACLFile
 	// Refusals are what ACL LOG shows.
 	Refusals *Refusals
+	Slowlog  *Slowlog
+	// Monitors is how many connections are in MONITOR.
+	Monitors atomic.Int64
 	// AuthDelay is how long a wrong password waits for its answer.
 	AuthDelay func() time.Duration
 	// Version is Quail's own version, such as 0.1.0.

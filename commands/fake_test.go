@@ -228,6 +228,7 @@ func (c *fakeConn) Began(spec *Spec)         { c.began = spec }
 func (c *fakeConn) SetReplyMode(m ReplyMode) { c.info.Reply = m }
 func (c *fakeConn) SetNoEvict(on bool)       { c.info.NoEvict = on }
 func (c *fakeConn) SetNoTouch(on bool)       { c.info.NoTouch = on }
+func (c *fakeConn) Monitor()                 { c.env.Monitors.Store(1) }
 func (c *fakeConn) CloseAfterReply()         { c.closing = true }
 
 func (c *fakeConn) Reset() {
@@ -263,6 +264,7 @@ func (p *fakeParked) OnCancel(cancel func()) { p.cancel = cancel }
 
 // fakeServer has two other connections besides the caller's.
 type fakeServer struct {
+	told    []string
 	conn    *fakeConn
 	killed  []int64
 	stopped string
@@ -293,6 +295,7 @@ func (s *fakeServer) Info() InfoFields {
 		MemoryPeakBytes: 5 << 30, ResidentBytes: 2048, Persistence: [][2]string{{"journal_bytes", "17"}}}
 }
 
+func (s *fakeServer) Tell(line []byte)   { s.told = append(s.told, string(line)) }
 func (s *fakeServer) Shutdown(save bool) { s.stopped = fmt.Sprintf("save=%v", save) }
 
 // fakeSettings has two settings.
@@ -321,7 +324,8 @@ func (s *fakeSettings) Set(pairs [][2]string) error {
 	}
 	return s.err
 }
-func (s *fakeSettings) ResetStats() { s.reset++ }
+func (s *fakeSettings) Secret(name string) bool { return strings.EqualFold(name, "requirepass") }
+func (s *fakeSettings) ResetStats()             { s.reset++ }
 
 // world is all of it around one connection.
 type world struct {
@@ -336,7 +340,7 @@ func newWorld(proto int) *world {
 	w := &world{queues: newFakeQueues(), conn: newFakeConn(proto), settings: &fakeSettings{}}
 	w.server = &fakeServer{conn: w.conn}
 	w.env = &Env{Queues: w.queues, Server: w.server, Settings: w.settings, Stats: NewStats(), Version: "0.1.0",
-		Users: NewUsers(), Refusals: new(Refusals), AuthDelay: func() time.Duration { return 0 }}
+		Users: NewUsers(), Refusals: new(Refusals), Slowlog: new(Slowlog), AuthDelay: func() time.Duration { return 0 }}
 	w.conn.env = w.env
 	return w
 }

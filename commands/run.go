@@ -54,8 +54,13 @@ func Run(c *Call) {
 			return
 		}
 	}
+	if c.Env.Monitors.Load() > 0 {
+		c.tell()
+	}
 	before := len(c.W.Buf)
+	began := c.Env.Slowlog.begin()
 	spec.Run(c)
+	c.Env.Slowlog.end(c, began)
 	failed := c.failed || len(c.W.Buf) > before && c.W.Buf[before] == '-'
 	c.Env.Stats.count(spec, failed)
 }

@@ -68,7 +68,9 @@ func init() {
 		command,
 		config,
 		info,
+		monitor,
 		shutdown,
+		slowlog,
 		timeNow,
 	}
 	byName = make(map[string]*Spec, len(table))

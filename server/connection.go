@@ -290,6 +290,7 @@ func (c *connection) Close() error {
 		c.out.Fail(net.ErrClosed)
 		c.abandon()
 		c.server.remove(c)
+		c.server.unmonitor(c)
 	})
 	return nil
 }

@@ -103,6 +103,10 @@ func (q *fakeQueues) Push(_ []byte, bodies [][]byte) (uint64, *queue.Future, err
 	return first, after, nil
 }
 
+func (q *fakeQueues) PushWith(name []byte, bodies [][]byte, _ queue.PushOptions) (uint64, *queue.Future, error) {
+	return q.Push(name, bodies)
+}
+
 func (q *fakeQueues) batch() *queue.Batch {
 	b := &queue.Batch{ID: 1, Messages: q.messages[:1:1]}
 	q.messages = q.messages[1:]

@@ -86,10 +86,11 @@ type Server struct {
 	stopped  chan struct{} // closed when no connection is left and none will come
 	stopOnce sync.Once
 
-	mu          sync.Mutex // guards listener, connections, empty; never held during IO
+	mu          sync.Mutex // guards listener, connections, monitors, empty; never held during IO
 	listener    *listener
 	connections map[int64]*connection
-	empty       chan struct{} // made by Shutdown, closed when the last connection went
+	monitors    map[int64]*connection // those in MONITOR
+	empty       chan struct{}         // made by Shutdown, closed when the last connection went
 
 	counters counters
 }
@@ -106,6 +107,7 @@ func New(cfg Config) *Server {
 		asked:       make(chan struct{}),
 		stopped:     make(chan struct{}),
 		connections: make(map[int64]*connection),
+		monitors:    make(map[int64]*connection),
 	}
 	s.env = &commands.Env{
 		Queues:    cfg.Queues,
@@ -115,6 +117,7 @@ func New(cfg Config) *Server {
 		Version:   cfg.Version,
 		Users:     cfg.Users,
 		Refusals:  new(commands.Refusals),
+		Slowlog:   new(commands.Slowlog),
 		AuthDelay: func() time.Duration { return cfg.Settings.Duration(settings.AuthDelay) },
 	}
 	if s.env.Users == nil {
@@ -124,6 +127,12 @@ func New(cfg Config) *Server {
 	if cfg.ACLFile != nil {
 		s.env.ACLFile = aclCommands{s, cfg.ACLFile}
 	}
+	slowlog := func() {
+		s.env.Slowlog.Configure(cfg.Settings.Int(settings.SlowlogTime), cfg.Settings.Int(settings.SlowlogMax))
+	}
+	slowlog()
+	cfg.Settings.Watch(settings.SlowlogTime.Setting, slowlog)
+	cfg.Settings.Watch(settings.SlowlogMax.Setting, slowlog)
 	cfg.Settings.Watch(settings.RequirePass.Setting, func() { s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass)) })
 	cfg.Settings.OnResetStats(s.counters.reset)
 	s.startLoops()

@@ -61,6 +61,7 @@ func (c *connection) Reset() {
 	fresh := c.server.newSession()
 	c.change(func(s *session) { *s = fresh })
 	c.SetProto(2)
+	c.server.unmonitor(c)
 	c.skipThis, c.skipNext = false, false
 }
 

@@ -34,6 +34,8 @@ var (
 	ACLFileName   = text("server", "aclfile", "", nil, "File with the users, for ACL LOAD and ACL SAVE; it must be there at the start. Empty: the user `default` alone, and what ACL SETUSER makes lasts until the stop. docs/security.md explains it.")
 	ProtectedMode = boolean("server", "protected-mode", true, "As long as the user `default` needs no password, connections from other machines are refused with a message that says what to do. The container image says `no`, since inside a container every client comes from outside.", live)
 	AuthDelay     = millis("server", "auth-delay", 500, 0, 5_000, "How long the answer to a wrong password waits. Guessing takes so long a try and connection; other connections are not held up. 0 answers at once.", live)
+	SlowlogTime   = integer("server", "slowlog-log-slower-than", 10_000, -1, 3_600_000_000, "microseconds", "A command that runs longer is listed in SLOWLOG. The wait for the disk is not counted. 0 lists every command, -1 none.", live)
+	SlowlogMax    = integer("server", "slowlog-max-len", 128, 0, 100_000, "commands", "How many commands SLOWLOG keeps; the oldest go first.", live)
 	LogLevel      = choice("server", "log-level", "info", []string{"debug", "info", "warn", "error"}, "The least important messages that are logged.", live)
 	LogFormat     = choice("server", "log-format", "console", []string{"console", "json"}, "`console` for people; `json` for machines, one object a line. The container image says `json`.")
 	ShutdownTime  = millis("server", "shutdown-timeout", 10_000, 0, hourMillis, "How long a graceful stop may take: answer what is in flight, then checkpoint. Past it connections are cut; nothing acknowledged is lost either way.", live)
