@@ -16,7 +16,7 @@ import (
 )
 
 type healthCmd struct {
-	WithinMillis int64 `name:"within" default:"3000" placeholder:"MS" help:"How long to wait for the answer, in milliseconds. Default: 3000."`
+	WithinMillis int64  `name:"within" default:"3000" placeholder:"MS" help:"How long to wait for the answer, in milliseconds. Default: 3000."`
 	User         string `name:"user" env:"QUAIL_USER" placeholder:"NAME" help:"User to authenticate as. Default: default."`
 	Pass         string `name:"pass" env:"QUAIL_PASSWORD,REDISCLI_AUTH" placeholder:"TEXT" help:"The user's password. Default: requirepass. The environment is safer: a command line can be seen by others."`
 	kong.Plugins
