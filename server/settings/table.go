@@ -28,9 +28,9 @@ const (
 
 // Where the server listens, who may come in and what it says.
 var (
-	Listen        = text("server", "listen", "127.0.0.1:6389", checkAddress, "Address and port to listen on. `0.0.0.0:6389` takes connections from other machines: set `requirepass` then.")
+	Listen        = text("server", "listen", "127.0.0.1:6389", checkAddress, "Address and port to listen on. `0.0.0.0:6389` takes connections from other machines: set `requirepass` or `aclfile` then, or `protected-mode` refuses them.")
 	Data          = text("server", "data", "./quail-data", checkNotEmpty, "Directory for everything that must survive a restart. It is made if it is missing. One process at a time.")
-	RequirePass   = text("server", "requirepass", "", checkNotMask, "Password of every client (AUTH). Empty means that anyone who can connect may do anything.", live, secret)
+	RequirePass   = text("server", "requirepass", "", checkNotMask, "Password of the user `default` (AUTH). Empty means that anyone who can connect may do anything. An `aclfile` that has that user wins.", live, secret)
 	ACLFileName   = text("server", "aclfile", "", nil, "File with the users, for ACL LOAD and ACL SAVE; it must be there at the start. Empty: the user `default` alone, and what ACL SETUSER makes lasts until the stop. docs/security.md explains it.")
 	ProtectedMode = boolean("server", "protected-mode", true, "As long as the user `default` needs no password, connections from other machines are refused with a message that says what to do. The container image says `no`, since inside a container every client comes from outside.", live)
 	AuthDelay     = millis("server", "auth-delay", 500, 0, 5_000, "How long the answer to a wrong password waits. Guessing takes so long a try and connection; other connections are not held up. 0 answers at once.", live)
