@@ -58,7 +58,7 @@ func Run(c *Call) {
 		c.tell()
 	}
 	before := len(c.W.Buf)
-	began := c.Env.Slowlog.begin()
+	began := c.Env.Slowlog.begin(c)
 	spec.Run(c)
 	c.Env.Slowlog.end(c, began)
 	failed := c.failed || len(c.W.Buf) > before && c.W.Buf[before] == '-'
