@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quail/commands"
+	"quail/commands/acl"
 	"quail/commands/resp"
 	"quail/queue"
 	"quail/server/guard"
@@ -34,7 +35,8 @@ const (
 	// nothing to ask for but HELLO and AUTH, and thousands like it must not fill the memory.
 	strangerOutputBytesMax = 16 << 10
 
-	defaultUser = "default"
+	// strangerInputBytesMax is the same in place of query-buffer-bytes while a wrong password waits for its answer.
+	strangerInputBytesMax = 64 << 10
 )
 
 type connection struct {
@@ -87,7 +89,7 @@ type connection struct {
 // session is what commands set for their connection; RESET empties it.
 type session struct {
 	name, libName, libVersion string
-	user                      string
+	user                      *acl.User
 	authenticated             bool
 	mode                      commands.ReplyMode
 	noEvict, noTouch          bool
@@ -128,7 +130,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 }
 
 func (s *Server) newSession() session {
-	return session{user: defaultUser, authenticated: !s.RequiresAuth()}
+	return session{user: s.env.Users.Default(), authenticated: !s.RequiresAuth()}
 }
 
 func (s *Server) writeTimeout() time.Duration { return s.cfg.Settings.Duration(settings.WriteTimeout) }
@@ -288,6 +290,7 @@ func (c *connection) Close() error {
 		c.out.Fail(net.ErrClosed)
 		c.abandon()
 		c.server.remove(c)
+		c.server.unmonitor(c)
 	})
 	return nil
 }

@@ -110,7 +110,7 @@ func (c *connection) limits() guard.Limits {
 // fill reads the socket once. Blocked says that it does so only to notice a client that vanishes.
 func (c *connection) fill(blocked bool) error {
 	c.out.Flush()
-	if blocked && c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) {
+	if blocked && c.in.Buffered() >= c.inputMax() {
 		return errQueryBuffer
 	}
 	if err := c.beginRead(blocked); err != nil {
@@ -140,6 +140,15 @@ func (c *connection) fill(blocked bool) error {
 	default:
 		return err
 	}
+}
+
+// inputMax bounds what waits behind a blocked command. A client that waits for the answer to a wrong password has nothing to
+// say meanwhile, and thousands like it must not fill the memory.
+func (c *connection) inputMax() int {
+	if !c.Authenticated() {
+		return strangerInputBytesMax
+	}
+	return int(c.server.cfg.Settings.Bytes(settings.QueryBuffer))
 }
 
 // read takes what the socket has, or lets the loop run what comes until there is something that it leaves to this goroutine.

@@ -20,6 +20,7 @@ import (
 	"github.com/tidwall/redcon"
 
 	"quail/commands"
+	"quail/commands/acl"
 	"quail/queue"
 	"quail/server/reply"
 	"quail/server/settings"
@@ -46,7 +47,11 @@ type Rounds interface {
 type Config struct {
 	Settings *settings.Values
 	Queues   Queues
-	Log      zerolog.Logger
+	// ACLFile, if not nil, is where Users are kept, and has been loaded.
+	ACLFile *ACLFile
+	// Users are who may come in; nil makes the default user alone, with the setting requirepass as the password.
+	Users *acl.Users
+	Log   zerolog.Logger
 	// Version is Quail's own version, such as 0.1.0.
 	Version string
 	// ConfigFile is the path of the configuration file, if there is one; INFO tells it.
@@ -81,10 +86,11 @@ type Server struct {
 	stopped  chan struct{} // closed when no connection is left and none will come
 	stopOnce sync.Once
 
-	mu          sync.Mutex // guards listener, connections, empty; never held during IO
+	mu          sync.Mutex // guards listener, connections, monitors, empty; never held during IO
 	listener    *listener
 	connections map[int64]*connection
-	empty       chan struct{} // made by Shutdown, closed when the last connection went
+	monitors    map[int64]*connection // those in MONITOR
+	empty       chan struct{}         // made by Shutdown, closed when the last connection went
 
 	counters counters
 }
@@ -101,14 +107,33 @@ func New(cfg Config) *Server {
 		asked:       make(chan struct{}),
 		stopped:     make(chan struct{}),
 		connections: make(map[int64]*connection),
+		monitors:    make(map[int64]*connection),
 	}
 	s.env = &commands.Env{
-		Queues:   cfg.Queues,
-		Server:   admin{s},
-		Settings: cfg.Settings,
-		Stats:    commands.NewStats(),
-		Version:  cfg.Version,
+		Queues:    cfg.Queues,
+		Server:    admin{s},
+		Settings:  cfg.Settings,
+		Stats:     commands.NewStats(),
+		Version:   cfg.Version,
+		Users:     cfg.Users,
+		Refusals:  new(commands.Refusals),
+		Slowlog:   new(commands.Slowlog),
+		AuthDelay: func() time.Duration { return cfg.Settings.Duration(settings.AuthDelay) },
 	}
+	if s.env.Users == nil {
+		s.env.Users = commands.NewUsers()
+		s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass))
+	}
+	if cfg.ACLFile != nil {
+		s.env.ACLFile = aclCommands{s, cfg.ACLFile}
+	}
+	slowlog := func() {
+		s.env.Slowlog.Configure(cfg.Settings.Int(settings.SlowlogTime), cfg.Settings.Int(settings.SlowlogMax))
+	}
+	slowlog()
+	cfg.Settings.Watch(settings.SlowlogTime.Setting, slowlog)
+	cfg.Settings.Watch(settings.SlowlogMax.Setting, slowlog)
+	cfg.Settings.Watch(settings.RequirePass.Setting, func() { s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass)) })
 	cfg.Settings.OnResetStats(s.counters.reset)
 	s.startLoops()
 	return s

@@ -21,7 +21,6 @@ import (
 	"quail/server/guard"
 	"quail/server/poll"
 	"quail/server/reply"
-	"quail/server/settings"
 )
 
 const (
@@ -124,7 +123,7 @@ func (c *connection) serve(ending bool) bool {
 		c.filled(n)
 		switch {
 		case c.waitsBehind(): // it is run when the reply that is owed has come
-			if c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) {
+			if c.in.Buffered() >= c.inputMax() {
 				return false
 			}
 		case !c.serveInput():

@@ -15,6 +15,8 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/rs/zerolog"
 
+	"quail/commands"
+	"quail/commands/acl"
 	"quail/queue"
 	"quail/queue/machine"
 	"quail/server"
@@ -58,6 +60,12 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("next", adviceListen(values.Text(settings.Listen), err)).Msg("cannot listen")
 		return exitFailed
 	}
+	users, aclFile, err := openUsers(values, log)
+	if err != nil {
+		listener.Close()
+		log.Error().Err(err).Str("next", "see \"The ACL file\" in docs/security.md; nothing was changed").Msg("cannot load the ACL file")
+		return exitFailed
+	}
 	directory := absolute(values.Text(settings.Data))
 	queues, report, err := queue.Open(queueConfig(values, directory, log))
 	if err != nil {
@@ -65,13 +73,13 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("data", directory).Str("next", adviceData(directory, err)).Msg("cannot open the data directory")
 		return exitFailed
 	}
-	srv := server.New(server.Config{Settings: values, Queues: queues, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
+	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
 	served, ended := make(chan error, 1), make(chan struct{})
 	defer close(ended)
 	go func() { served <- srv.Serve(listener) }()
 	go giveBackAtRest(queues, ended)
 	logReady(log, listener.Addr(), directory, report, time.Since(began))
-	warnIfOpen(log, values, listener.Addr())
+	warnIfOpen(log, values, users, listener.Addr())
 	return wait(srv, queues, values, log, signals, served)
 }
 
@@ -82,6 +90,23 @@ func listen(address string) (net.Listener, error) {
 		network = "tcp4"
 	}
 	return net.Listen(network, address)
+}
+
+// openUsers makes the users: those of the ACL file if there is one, else the default user alone.
+func openUsers(values *settings.Values, log zerolog.Logger) (*acl.Users, *server.ACLFile, error) {
+	users := commands.NewUsers()
+	password := func() string { return values.Text(settings.RequirePass) }
+	path := values.Text(settings.ACLFileName)
+	if path == "" {
+		users.SetPassword(password())
+		return users, nil, nil
+	}
+	file := server.NewACLFile(vfs.OS, absolute(path), users, password)
+	_, checked, err := file.Load()
+	if err == nil && !checked {
+		log.Warn().Str("file", path).Msg("the ACL file has no checksum, so damage to it would not be noticed; ACL SAVE writes one")
+	}
+	return users, file, err
 }
 
 // absolute makes a path of the log line one that can be copied.
@@ -123,12 +148,18 @@ func logReady(log zerolog.Logger, address net.Addr, directory string, report que
 		Int64("took_ms", took.Milliseconds()).Str("version", version).Msg("Quail is ready")
 }
 
-// warnIfOpen: a server that the whole network may read, write and delete from is rarely meant.
-func warnIfOpen(log zerolog.Logger, values *settings.Values, address net.Addr) {
+// warnIfOpen: a server that the whole network may read, write and delete from is rarely meant, and neither is one that
+// listens to the network and refuses it.
+func warnIfOpen(log zerolog.Logger, values *settings.Values, users *acl.Users, address net.Addr) {
 	tcp, ok := address.(*net.TCPAddr)
-	if ok && !tcp.IP.IsLoopback() && values.Text(settings.RequirePass) == "" {
-		log.Warn().Stringer("address", address).Msg("anyone who can reach this address may push, consume and delete: set a password with --requirepass or QUAIL_REQUIREPASS, or listen on 127.0.0.1")
+	if !ok || tcp.IP.IsLoopback() || !users.Default().Rights().Open() {
+		return
 	}
+	if values.Bool(settings.ProtectedMode) {
+		log.Warn().Stringer("address", address).Msg("protected-mode refuses clients of other machines, since the user default needs no password: set one with --requirepass or QUAIL_REQUIREPASS, or an aclfile")
+		return
+	}
+	log.Warn().Stringer("address", address).Msg("ANYONE who can reach this address may push, consume and DELETE: set a password with --requirepass or QUAIL_REQUIREPASS, or an aclfile, or listen on 127.0.0.1")
 }
 
 // wait ends when the server does: by a signal, by SHUTDOWN, or because it cannot accept any more.

@@ -28,12 +28,17 @@ const (
 
 // Where the server listens, who may come in and what it says.
 var (
-	Listen       = text("server", "listen", "127.0.0.1:6389", checkAddress, "Address and port to listen on. `0.0.0.0:6389` takes connections from other machines: set `requirepass` then.")
-	Data         = text("server", "data", "./quail-data", checkNotEmpty, "Directory for everything that must survive a restart. It is made if it is missing. One process at a time.")
-	RequirePass  = text("server", "requirepass", "", checkNotMask, "Password of every client (AUTH). Empty means that anyone who can connect may do anything.", live, secret)
-	LogLevel     = choice("server", "log-level", "info", []string{"debug", "info", "warn", "error"}, "The least important messages that are logged.", live)
-	LogFormat    = choice("server", "log-format", "console", []string{"console", "json"}, "`console` for people; `json` for machines, one object a line. The container image says `json`.")
-	ShutdownTime = millis("server", "shutdown-timeout", 10_000, 0, hourMillis, "How long a graceful stop may take: answer what is in flight, then checkpoint. Past it connections are cut; nothing acknowledged is lost either way.", live)
+	Listen        = text("server", "listen", "127.0.0.1:6389", checkAddress, "Address and port to listen on. `0.0.0.0:6389` takes connections from other machines: set `requirepass` or `aclfile` then, or `protected-mode` refuses them.")
+	Data          = text("server", "data", "./quail-data", checkNotEmpty, "Directory for everything that must survive a restart. It is made if it is missing. One process at a time.")
+	RequirePass   = text("server", "requirepass", "", checkNotMask, "Password of the user `default` (AUTH). Empty means that anyone who can connect may do anything. An `aclfile` that has that user wins.", live, secret)
+	ACLFileName   = text("server", "aclfile", "", nil, "File with the users, for ACL LOAD and ACL SAVE; it must be there at the start. Empty: the user `default` alone, and what ACL SETUSER makes lasts until the stop. docs/security.md explains it.")
+	ProtectedMode = boolean("server", "protected-mode", true, "As long as the user `default` needs no password, connections from other machines are refused with a message that says what to do. The container image says `no`, since inside a container every client comes from outside.", live)
+	AuthDelay     = millis("server", "auth-delay", 500, 0, 5_000, "How long the answer to a wrong password waits. Guessing takes so long a try and connection; other connections are not held up. 0 answers at once.", live)
+	SlowlogTime   = integer("server", "slowlog-log-slower-than", 10_000, -1, 3_600_000_000, "microseconds", "A command that runs longer is listed in SLOWLOG. The wait for the disk is not counted. 0 lists every command, -1 none.", live)
+	SlowlogMax    = integer("server", "slowlog-max-len", 128, 0, 100_000, "commands", "How many commands SLOWLOG keeps; the oldest go first.", live)
+	LogLevel      = choice("server", "log-level", "info", []string{"debug", "info", "warn", "error"}, "The least important messages that are logged.", live)
+	LogFormat     = choice("server", "log-format", "console", []string{"console", "json"}, "`console` for people; `json` for machines, one object a line. The container image says `json`.")
+	ShutdownTime  = millis("server", "shutdown-timeout", 10_000, 0, hourMillis, "How long a graceful stop may take: answer what is in flight, then checkpoint. Past it connections are cut; nothing acknowledged is lost either way.", live)
 )
 
 // What one client may use, so that no client can use up the server.
