@@ -63,6 +63,8 @@ type connection struct {
 	borrows  bool // ... and none that may keep its words
 	left     left // what the loop took from in and left to the own goroutine
 	unread   bool // the socket may have input that no event will announce
+	// runningBytes is the size of a big command that runs, whose memory is not the input's any more.
+	runningBytes int
 
 	// executing is set while commands run that Read has handed out; closing ends the connection after the current one.
 	executing atomic.Bool
@@ -73,6 +75,9 @@ type connection struct {
 	lastActiveMillis atomic.Int64 // unix
 	lastCommand      atomic.Pointer[commands.Spec]
 	queryBytes       atomic.Int64
+	heldInput        atomic.Int64  // what the ledger was told of the input
+	isStranger       atomic.Bool   // as of the last look at the limits
+	relief           chan struct{} // has room for one: a wait for memory shall look again
 
 	mu          sync.Mutex // guards what follows; never held during IO. The session's fields are written by the own goroutine only, which reads them unlocked
 	session     session
@@ -108,6 +113,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 		remote:  conn.RemoteAddr().String(),
 		local:   conn.LocalAddr().String(),
 		created: time.Now(),
+		relief:  make(chan struct{}, 1),
 	}
 	c.unparked.L = &c.mu
 	c.session = s.newSession()
@@ -123,6 +129,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 		Refusal:      refusal,
 		Failed:       c.failed,
 		Sent:         s.counters.sent,
+		Held:         func(bytes int) { s.ledger.add(int64(bytes)) },
 	})
 	return c
 }
@@ -223,8 +230,7 @@ func (c *connection) commit() {
 // the disk. Buffering them was rejected: a client that only sends would cost memory until it is dropped. A client that
 // reads nothing for write-timeout ends the wait with an error. What is killed meanwhile is closed at once.
 func (c *connection) throttle() error {
-	room := c.room()
-	if c.out.HasRoom(room) {
+	if c.out.HasRoom(c.room()) {
 		return nil
 	}
 	executing := c.executing.Swap(false)
@@ -232,14 +238,17 @@ func (c *connection) throttle() error {
 	if c.closing.Load() {
 		return nil
 	}
-	return c.out.WaitRoom(room)
+	return c.out.WaitRoom(c.room)
 }
 
 // room is what may wait for this client before its next commands wait too.
 func (c *connection) room() reply.Room {
 	room := reply.Room{UnsentBytes: strangerOutputBytesMax, HeldBytes: heldBytesMax}
-	if c.Authenticated() {
+	if !c.stranger() {
 		room.UnsentBytes = int(c.server.cfg.Settings.Bytes(settings.OutputBuffer))
+	}
+	if c.server.ledger.tight.Load() {
+		return tighten(room)
 	}
 	return room
 }
@@ -286,6 +295,8 @@ func (c *connection) Close() error {
 	c.closeOnce.Do(func() {
 		c.net.Close()
 		c.out.Fail(net.ErrClosed)
+		c.nudge()
+		c.server.ledger.add(-c.heldInput.Swap(0))
 		c.abandon()
 		c.server.remove(c)
 	})
@@ -296,6 +307,7 @@ func (c *connection) Close() error {
 // the very one that kills.
 func (c *connection) kill() {
 	c.closing.Store(true)
+	c.nudge()
 	if !c.executing.Load() {
 		c.net.Close()
 	}
@@ -315,6 +327,7 @@ func (c *connection) interrupt() {
 	if c.reading && !c.interrupted {
 		c.interrupted = true
 		c.net.SetReadDeadline(time.Unix(1, 0))
+		c.nudge()
 	}
 }
 

@@ -61,6 +61,7 @@ type Server struct {
 	cfg     Config
 	env     *commands.Env
 	senders *reply.Senders
+	ledger  *ledger
 	loops   []*serving
 	runID   string
 	started time.Time
@@ -94,6 +95,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg:         cfg,
 		senders:     reply.NewSenders(min(runtime.GOMAXPROCS(0), sendersMax)),
+		ledger:      newLedger(cfg.Settings),
 		runID:       newRunID(),
 		started:     time.Now(),
 		descriptors: descriptorLimit(),
@@ -111,6 +113,7 @@ func New(cfg Config) *Server {
 	}
 	cfg.Settings.OnResetStats(s.counters.reset)
 	s.startLoops()
+	go s.keepLedger()
 	return s
 }
 

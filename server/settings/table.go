@@ -38,14 +38,15 @@ var (
 
 // What one client may use, so that no client can use up the server.
 var (
-	MaxClients   = integer("connections", "max-clients", 10_000, 1, 1_000_000, "clients", "Connections at a time. One more is refused with an error. The process needs as many file descriptors, and a few hundred for its files; with fewer, fewer clients are let in.", live)
-	MaxArgs      = integer("connections", "max-args", 1_048_576, 16, 16_777_216, "arguments", "Arguments of one command, so messages of one QPUSH. A client that has not given its password may send 10.", live)
-	MaxBulk      = size("connections", "max-bulk-bytes", 16*mb, kb, 512*mb, "One argument of a command. Past it the connection is closed with an error. At least `max-push-bytes`, so that a push that is too large gets its own error. A client that has not given its password may send 16kb.", live)
-	QueryBuffer  = size("connections", "query-buffer-bytes", 64*mb, 64*kb, 2*gb, "What the server holds of one connection's commands that have not run yet, a whole command included. Past it the connection is closed.", live)
-	OutputBuffer = size("connections", "output-buffer-bytes", 4*mb, 64*kb, 2*gb, "Replies that wait for one slow reader. Past it the connection's next commands wait, and if nothing is read for `write-timeout` it is closed. One reply may be longer. So a client that sends a whole pipeline before it reads must fit the replies in here; 4mb are those of 400,000 pushes. A client that has not given its password gets 16kb.", live)
-	IdleTimeout  = millis("connections", "timeout", 0, 0, 30*dayMillis, "A connection that sends nothing for so long is closed, unless it waits in a blocking command. 0 means never.", live)
-	WriteTimeout = millis("connections", "write-timeout", 30_000, 100, dayMillis, "A connection that takes no byte of its replies for so long is closed.", live)
-	TCPKeepAlive = millis("connections", "tcp-keepalive", 300_000, 0, dayMillis, "Time between probes of a silent connection, so that a vanished machine is noticed. 0 means none. New connections follow a change.", live)
+	MaxClients    = integer("connections", "max-clients", 10_000, 1, 1_000_000, "clients", "Connections at a time. One more is refused with an error. The process needs as many file descriptors, and a few hundred for its files; with fewer, fewer clients are let in.", live)
+	MaxArgs       = integer("connections", "max-args", 1_048_576, 16, 16_777_216, "arguments", "Arguments of one command, so messages of one QPUSH. A client that has not given its password may send 10.", live)
+	MaxBulk       = size("connections", "max-bulk-bytes", 16*mb, kb, 512*mb, "One argument of a command. Past it the connection is closed with an error. At least `max-push-bytes`, so that a push that is too large gets its own error. A client that has not given its password may send 16kb.", live)
+	QueryBuffer   = size("connections", "query-buffer-bytes", 64*mb, 64*kb, 2*gb, "What the server holds of one connection's commands that have not run yet, a whole command included. Past it the connection is closed.", live)
+	OutputBuffer  = size("connections", "output-buffer-bytes", 4*mb, 64*kb, 2*gb, "Replies that wait for one slow reader. Past it the connection's next commands wait, and if nothing is read for `write-timeout` it is closed. One reply may be longer. So a client that sends a whole pipeline before it reads must fit the replies in here; 4mb are those of 400,000 pushes. A client that has not given its password gets 16kb.", live)
+	ClientsMemory = size("connections", "maxmemory-clients", 256*mb, 2*mb, 1024*gb, "What all connections together may hold of commands that have not run and replies that were not sent. At this bound connections that hold more than 16kb wait: nothing more is read from them, and their next commands wait for room; the others go on. If that does not help for a second, or a quarter more is held, the connection that holds most is closed, a stranger first. At least twice `query-buffer-bytes`.", live)
+	IdleTimeout   = millis("connections", "timeout", 0, 0, 30*dayMillis, "A connection that sends nothing for so long is closed, unless it waits in a blocking command. 0 means never.", live)
+	WriteTimeout  = millis("connections", "write-timeout", 30_000, 100, dayMillis, "A connection that takes no byte of its replies for so long is closed.", live)
+	TCPKeepAlive  = millis("connections", "tcp-keepalive", 300_000, 0, dayMillis, "Time between probes of a silent connection, so that a vanished machine is noticed. 0 means none. New connections follow a change.", live)
 )
 
 // What all queues share.
@@ -101,6 +102,7 @@ func checkTogether(next []value) (errs []*Error) {
 	atMost(JournalFile.Setting, Journal.Setting, 4, "since the journal needs at least 4 files")
 	atMost(Checkpoint.Setting, Journal.Setting, 2, "since writes go on during a checkpoint")
 	atMost(MaxPush.Setting, MaxBulk.Setting, 1, "since a push that is too large should get an error, not lose its connection")
+	atMost(QueryBuffer.Setting, ClientsMemory.Setting, 2, "since one client's longest command must leave room for the others")
 	atMost(MaxBulk.Setting, QueryBuffer.Setting, 1, "since a command is held whole before it runs")
 	return errs
 }
