@@ -5,6 +5,7 @@ package server
 // stop is through.
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -27,6 +28,7 @@ const (
 type listener struct {
 	net.Listener
 	server *Server
+	config func() *tls.Config // what a new connection speaks TLS with; nil for plain ones
 
 	closing  chan struct{}
 	stopOnce sync.Once
@@ -34,8 +36,8 @@ type listener struct {
 	lastRefusal time.Time // by Accept's goroutine only
 }
 
-func newListener(s *Server, ln net.Listener) *listener {
-	return &listener{Listener: ln, server: s, closing: make(chan struct{})}
+func newListener(s *Server, ln net.Listener, config func() *tls.Config) *listener {
+	return &listener{Listener: ln, server: s, config: config, closing: make(chan struct{})}
 }
 
 // Accept gives the next connection that may stay. It fails only after Shutdown, with net.ErrClosed.
@@ -103,7 +105,11 @@ func (l *listener) admit(conn net.Conn) *connection {
 		interval := s.cfg.Settings.Duration(settings.TCPKeepAlive)
 		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: interval > 0, Idle: interval, Interval: interval / 3, Count: 3})
 	}
-	c := newConnection(s, conn)
+	var config *tls.Config
+	if l.config != nil {
+		config = l.config()
+	}
+	c := newConnection(s, conn, config)
 	if s.add(c) {
 		if c.sock == nil {
 			return c
@@ -121,8 +127,10 @@ func (l *listener) admit(conn net.Conn) *connection {
 		l.lastRefusal = now
 		s.cfg.Log.Warn().Str("client", c.remote).Int64("limit", s.clientsMax()).Msg("refused a connection: max-clients is reached, or as many as leave descriptors for the files (ulimit -n), or the server stops")
 	}
-	c.net.SetWriteDeadline(time.Now().Add(refusalTimeout))
-	c.net.Write([]byte("-ERR max number of clients reached\r\n"))
+	if config == nil { // a handshake for the sake of this sentence would be what the limit is against
+		c.net.SetWriteDeadline(time.Now().Add(refusalTimeout))
+		c.net.Write([]byte("-ERR max number of clients reached\r\n"))
+	}
 	c.net.Close()
 	return nil
 }

@@ -52,6 +52,15 @@ func (c *connection) Read(p []byte) (int, error) {
 
 // nextRun sets raw to the next run of commands, when there is one that may run.
 func (c *connection) nextRun() error {
+	if c.greet != nil {
+		err := c.greet(c.server.cfg.Settings.Duration(settings.TLSHandshake))
+		c.greet = nil
+		c.greeting.Store(false)
+		c.unread = true // what came with the end of the handshake
+		if err != nil {
+			return c.end(err)
+		}
+	}
 	c.executing.Store(false)
 	c.commit()
 	c.runningBytes = 0

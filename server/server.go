@@ -8,6 +8,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -84,6 +85,7 @@ type Server struct {
 
 	mu          sync.Mutex // guards listener, connections, empty; never held during IO
 	listener    *listener
+	secure      *listener
 	connections map[int64]*connection
 	empty       chan struct{} // made by Shutdown, closed when the last connection went
 
@@ -128,14 +130,22 @@ func newRunID() string {
 }
 
 // Serve takes connections from ln until Shutdown, and then returns nil. It may be called once.
-func (s *Server) Serve(ln net.Listener) error {
+func (s *Server) Serve(ln net.Listener) error { return s.serve(ln, nil, &s.listener) }
+
+// ServeTLS is Serve for connections that speak TLS, each with what config returns when it comes. It may be called once, beside Serve or
+// in its place.
+func (s *Server) ServeTLS(ln net.Listener, config func() *tls.Config) error {
+	return s.serve(ln, config, &s.secure)
+}
+
+func (s *Server) serve(ln net.Listener, config func() *tls.Config, place **listener) error {
 	s.mu.Lock()
-	if s.listener != nil || s.stopping.Load() {
+	if *place != nil || s.stopping.Load() {
 		s.mu.Unlock()
 		return fmt.Errorf("serve %s: the server serves already, or was shut down", ln.Addr())
 	}
-	own := newListener(s, ln)
-	s.listener = own
+	own := newListener(s, ln, config)
+	*place = own
 	s.mu.Unlock()
 	return redcon.Serve(own, handle, accepted, nil)
 }
@@ -178,10 +188,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			close(s.empty)
 		}
 	}
-	own, empty := s.listener, s.empty
+	listeners, empty := []*listener{s.listener, s.secure}, s.empty
 	s.mu.Unlock()
-	if own != nil {
-		own.stop()
+	for _, own := range listeners {
+		if own != nil {
+			own.stop()
+		}
 	}
 	s.cfg.Queues.WakeAll()
 	for _, c := range s.all() {
