@@ -64,6 +64,7 @@ type connection struct {
 	slow     bool                             // the run that was taken last has a command that is not prompt
 	borrows  bool                             // ... and none that may keep its words
 	left     left                             // what the loop took from in and left to the own goroutine
+	looped   bool                             // the loop runs the commands, not the own goroutine
 	unread   bool                             // the socket may have input that no event will announce
 	greet    func(within time.Duration) error // the handshake of TLS that is still to come
 	// runningBytes is the size of a big command that runs, whose memory is not the input's any more.
@@ -221,7 +222,7 @@ func (c *connection) handle(args [][]byte) {
 	c.hold(gateOf(call.Gate()))
 	if c.encoded > encodedBytesMax {
 		c.commit()
-		if c.serving != nil && c.serving.at == c {
+		if c.looped {
 			return // the loop must not wait; it looks at what is unsent after each run, and a run has at most one large reply
 		}
 		c.throttle() // its error comes again when the next command is taken

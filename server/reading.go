@@ -244,7 +244,11 @@ func (c *connection) breach(err error) error {
 	event := c.server.cfg.Log.Debug()
 	var cross *guard.CrossProtocolError
 	if errors.As(err, &cross) {
-		event = c.server.cfg.Log.Warn()
+		// A page that makes a browser send these sends many: one line a second tells as much.
+		now := time.Now().UnixMilli()
+		if last := c.server.lastForged.Load(); now-last >= refusalLogEvery.Milliseconds() && c.server.lastForged.CompareAndSwap(last, now) {
+			event = c.server.cfg.Log.Warn()
+		}
 	}
 	event.Err(err).Int64("id", c.id).Str("client", c.remote).Msg("closed a connection")
 	if cross != nil {

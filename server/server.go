@@ -80,6 +80,8 @@ type Server struct {
 
 	skipCheckpoint atomic.Bool
 
+	lastForged atomic.Int64 // when a POST or Host: was logged last, unix milliseconds
+
 	stopped  chan struct{} // closed when no connection is left and none will come
 	stopOnce sync.Once
 

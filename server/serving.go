@@ -39,7 +39,6 @@ type serving struct {
 	rounds Rounds
 	round  *reply.Round
 	held   queue.Held
-	at     *connection // whose commands are being run
 
 	words [][]byte // of the command that is being run
 }
@@ -144,8 +143,8 @@ func (c *connection) serve(ending bool) bool {
 
 // serveInput runs the commands that have arrived. False: the own goroutine must go on.
 func (c *connection) serveInput() bool {
-	c.serving.at = c
-	defer func() { c.serving.at = nil }()
+	c.looped = true
+	defer func() { c.looped = false }()
 	for {
 		if c.closing.Load() || c.server.ledger.isOver() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
 			return false
