@@ -210,6 +210,13 @@ type InfoFields struct {
 	MemoryPeakBytes uint64
 	ResidentBytes   uint64
 
+	// ClientsBytes is what all connections hold of commands and replies, ClientsBytesMax its bound; ClientsWaiting connections wait for
+	// memory, and ClientsEvicted were closed for want of it.
+	ClientsBytes    int64
+	ClientsBytesMax int64
+	ClientsWaiting  int64
+	ClientsEvicted  uint64
+
 	// Persistence are further lines of the section Persistence: the journal, checkpoints, recovery. In order.
 	Persistence [][2]string
 }

@@ -87,6 +87,8 @@ func (s admin) Info() commands.InfoFields {
 		InputBytes:          s.counters.input.Load(),
 		OutputBytes:         s.counters.output.Load(),
 	}
+	info.ClientsBytes, info.ClientsBytesMax = s.ledger.bytes.Load(), s.ledger.limit()
+	info.ClientsWaiting, info.ClientsEvicted = s.ledger.waiting.Load(), s.ledger.evicted.Load()
 	info.Executable, _ = os.Executable()
 	if addr, ok := s.Addr().(*net.TCPAddr); ok {
 		info.TCPPort = addr.Port

@@ -38,7 +38,6 @@ type serving struct {
 	rounds Rounds
 	round  *reply.Round
 	held   queue.Held
-	at     *connection // whose commands are being run
 
 	words [][]byte // of the command that is being run
 }
@@ -112,12 +111,17 @@ func (c *connection) sender() reply.Sender {
 // serve is called by the loop when the socket may have input and the own goroutine waits for it. False leaves the rest to that.
 func (c *connection) serve(ending bool) bool {
 	for {
+		if c.mustWait() {
+			return false
+		}
 		space := c.in.Space()
+		c.account()
 		n, err := c.sock.TryRead(space)
 		if err != nil {
 			return false // it comes again
 		}
 		if n == 0 {
+			c.rest()
 			return true
 		}
 		c.filled(n)
@@ -130,6 +134,7 @@ func (c *connection) serve(ending bool) bool {
 			return false
 		}
 		if n < len(space) && !ending {
+			c.rest()
 			return true
 		}
 	}
@@ -137,10 +142,10 @@ func (c *connection) serve(ending bool) bool {
 
 // serveInput runs the commands that have arrived. False: the own goroutine must go on.
 func (c *connection) serveInput() bool {
-	c.serving.at = c
-	defer func() { c.serving.at = nil }()
+	c.looped = true
+	defer func() { c.looped = false }()
 	for {
-		if c.closing.Load() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
+		if c.closing.Load() || c.server.ledger.isOver() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
 			return false
 		}
 		c.slow, c.borrows = false, true
@@ -179,11 +184,15 @@ func (c *connection) waitsBehind() bool {
 
 // isPrompt says so of a command that goes round redcon: a big one.
 func isPrompt(args [][]byte) bool {
+	return sizeOf(args) <= promptBytesMax && commands.FlagsOf(args[0])&commands.FlagPrompt != 0
+}
+
+func sizeOf(args [][]byte) int {
 	total := 0
 	for _, arg := range args {
 		total += len(arg)
 	}
-	return total <= promptBytesMax && commands.FlagsOf(args[0])&commands.FlagPrompt != 0
+	return total
 }
 
 // runOne runs one big command.

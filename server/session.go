@@ -32,6 +32,9 @@ func (c *connection) Rights() *acl.Rights {
 	return c.session.user.Rights()
 }
 
+// stranger says that the client must authenticate first; until then it gets what a stranger gets: less of everything.
+func (c *connection) stranger() bool { return !c.Authenticated() }
+
 func (c *connection) change(set func(*session)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -66,6 +67,12 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("next", "see \"The ACL file\" in docs/security.md; nothing was changed").Msg("cannot load the ACL file")
 		return exitFailed
 	}
+	secure, certificates, err := listenTLS(values, log)
+	if err != nil {
+		listener.Close()
+		log.Error().Err(err).Str("next", "check tls-port, tls-cert-file, tls-key-file, tls-ca-cert-file and tls-auth-clients; see docs/tls.md").Msg("cannot listen for TLS")
+		return exitFailed
+	}
 	directory := absolute(values.Text(settings.Data))
 	queues, report, err := queue.Open(queueConfig(values, directory, log))
 	if err != nil {
@@ -74,9 +81,19 @@ func (c *serveCmd) run(p *process) int {
 		return exitFailed
 	}
 	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
-	served, ended := make(chan error, 1), make(chan struct{})
+	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
-	go func() { served <- srv.Serve(listener) }()
+	if values.Bool(settings.TLSOnly) {
+		listener.Close()
+	} else {
+		go func() { served <- srv.Serve(listener) }()
+	}
+	if secure != nil {
+		go func() { served <- srv.ServeTLS(secure, certificates.Config) }()
+		go certificates.Watch(server.CertificatesEvery, ended)
+		go reloadOnHangup(certificates, ended)
+		log.Info().Stringer("address", secure.Addr()).Msg("listening for TLS")
+	}
 	go giveBackAtRest(queues, ended)
 	logReady(log, listener.Addr(), directory, report, time.Since(began))
 	warnIfOpen(log, values, users, listener.Addr())
@@ -107,6 +124,39 @@ func openUsers(values *settings.Values, log zerolog.Logger) (*acl.Users, *server
 		log.Warn().Str("file", path).Msg("the ACL file has no checksum, so damage to it would not be noticed; ACL SAVE writes one")
 	}
 	return users, file, err
+}
+
+// listenTLS opens tls-port, if there is one, on the host of listen.
+func listenTLS(values *settings.Values, log zerolog.Logger) (net.Listener, *server.Certificates, error) {
+	port := values.Int(settings.TLSPort)
+	if port == 0 {
+		return nil, nil, nil
+	}
+	certificates, err := server.NewCertificates(values, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	host, _, err := net.SplitHostPort(values.Text(settings.Listen))
+	if err != nil {
+		return nil, nil, err
+	}
+	listener, err := listen(net.JoinHostPort(host, strconv.FormatInt(port, 10)))
+	return listener, certificates, err
+}
+
+// reloadOnHangup loads the TLS files again on SIGHUP, until ended is closed.
+func reloadOnHangup(certificates *server.Certificates, ended <-chan struct{}) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+			certificates.Reload()
+		case <-ended:
+			return
+		}
+	}
 }
 
 // absolute makes a path of the log line one that can be copied.

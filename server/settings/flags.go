@@ -95,6 +95,7 @@ func Groups() kong.Groups {
 var groupTitles = []struct{ name, title string }{
 	{"server", "Server"},
 	{"connections", "Connections"},
+	{"tls", "TLS"},
 	{"queues", "Queues"},
 	{"disk", "Disk"},
 	{"defaults", "Queue options of queues that do not set them"},
