@@ -293,6 +293,7 @@ func (q *QueueLog) fail(operation string, err error) error {
 	}
 	q.mu.Unlock()
 	if first {
+		q.store.space.spent(err)
 		q.store.pendingBytes.Add(-pending)
 		q.store.logFailed(q.incarnation, err)
 		q.store.stopped(q)

@@ -22,6 +22,7 @@ func (s *Store) Checkpoint() error {
 	if err := s.failure(); err != nil {
 		return fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
 	}
+	s.checkSpace()
 	mark := s.journal.written.Load()
 	h := checkpointHeader{base: s.points.wantsBase(), firstNeeded: s.journal.nextGroup()}
 	list, gone := s.takeChanged(h.base)
@@ -36,7 +37,9 @@ func (s *Store) Checkpoint() error {
 		h.sequence = s.journal.begun.Load()
 		h.idsReserved = s.idsReserved()
 		h.clockMillis = s.NowMillis()
-		err = s.points.write(h, states)
+		if err = s.points.write(h, states); err != nil && s.space.spent(err) {
+			err = s.points.write(h, states)
+		}
 	}
 	if err != nil {
 		s.giveBack(list, gone)
@@ -126,7 +129,11 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 			return nil, err // nothing is wrong with the log
 		}
 		if err != nil {
-			if err := s.setAside(q, logLast, snap.LSN); err != nil {
+			err := s.setAside(q, logLast, snap.LSN)
+			if err != nil && s.space.spent(err) {
+				err = s.setAside(q, logLast, snap.LSN)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("set records of incarnation %d aside: %w", q.incarnation, err)
 			}
 		}

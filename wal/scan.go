@@ -558,7 +558,7 @@ func saveAside(fs vfs.FS, dir, base string, offset int64, data []byte) (string, 
 
 // barrier begins a new file that says: nothing after group `after` counts. It goes on after a failed write or sync, when the
 // old file may hold groups that look whole but never reached the disk.
-func (s *journalScan) barrier(after uint64, fileBytes int64, begun *begunNote) error {
+func (s *journalScan) barrier(after uint64, fileBytes int64, begun *begunNote, room *space) error {
 	var end journalEnd
 	all, err := s.list(&end)
 	if err != nil {
@@ -571,8 +571,8 @@ func (s *journalScan) barrier(after uint64, fileBytes int64, begun *begunNote) e
 			h.clockMillis = max(h.clockMillis, f.header.clockMillis)
 		}
 	}
-	j := &journal{cfg: journalConfig{fs: s.fs, dir: s.dir, id: s.id}, nameSeq: end.nameMax}
-	path, err := j.prepare(fileBytes)
+	j := &journal{cfg: journalConfig{fs: s.fs, dir: s.dir, id: s.id, space: room}, nameSeq: end.nameMax}
+	path, err := j.prepareNow(fileBytes)
 	if err != nil {
 		return err
 	}

@@ -59,6 +59,9 @@ type Config struct {
 	// LazyDelay is how long a queue that has little to append may wait for more, in memory. 5 s serve well.
 	LazyDelay    time.Duration
 	SegmentBytes int
+	// ReserveBytes is how much space is kept for acknowledgements on a full disk (space.go); 0: none, and a full disk stops
+	// whatever meets it.
+	ReserveBytes int64
 	// OpenLogs bounds how many queue logs are open at once; each costs a descriptor and up to three segments of memory.
 	OpenLogs int
 	// OpenLog opens one queue's log: seglog.Open, or seglog.OpenSim in tests.
@@ -77,6 +80,9 @@ type Events struct {
 	CheckpointDone func(CheckpointReport)
 	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
 	CheckpointFailed func(error)
+	// DiskFull: pushes are refused and all else goes on. DiskFreed: they are taken again.
+	DiskFull  func(*FullError)
+	DiskFreed func()
 }
 
 // CheckpointReport says what one checkpoint did.
@@ -110,6 +116,7 @@ type Store struct {
 	journal *journal
 	points  checkpoints
 	begun   *begunNote
+	space   *space
 	start   time.Time
 	clock0  int64
 
@@ -140,6 +147,7 @@ type Store struct {
 	gatherUntil atomic.Int64
 	pointKick   chan struct{}
 	healKick    chan struct{}
+	fullKick    chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
 	stop        chan struct{}
 	background  sync.WaitGroup
@@ -198,8 +206,11 @@ func (s *Store) commit(q *QueueLog, recs []record.Record, soon bool) *Future {
 
 // WaitRoom waits while more is pending than the limits allow. Pushes call it before they take any lock; nothing else
 // waits, so that acknowledgements can always make room. It returns why the store cannot take more, if it has failed or
-// cannot make room.
+// cannot make room: a *FullError if the disk is full.
 func (s *Store) WaitRoom() error {
+	if err := s.Full(); err != nil {
+		return err
+	}
 	if s.hasRoom() {
 		return nil
 	}
@@ -212,6 +223,9 @@ func (s *Store) WaitRoom() error {
 			s.kick(s.pointKick)
 		}
 		s.room.Wait()
+		if err := s.Full(); err != nil {
+			return err
+		}
 		if s.pointErr != nil && !s.hasRoom() {
 			return fmt.Errorf("the journal is full and no checkpoint can free it: %w", s.pointErr)
 		}
@@ -220,7 +234,7 @@ func (s *Store) WaitRoom() error {
 }
 
 // HasRoom reports whether WaitRoom would return at once.
-func (s *Store) HasRoom() bool { return s.hasRoom() }
+func (s *Store) HasRoom() bool { return s.space.full.Load() != nil || s.hasRoom() }
 
 // Hold lets commits gather until Release: a round of many connections shares one sync then. Holds may overlap; each is
 // released once, soon.
@@ -281,8 +295,12 @@ func (s *Store) groupCommitted() {
 	if !s.gathering.Swap(true) || s.pendingBytes.Load() >= s.gatherUntil.Load() {
 		s.kick(s.writeKick)
 	}
-	if s.journal.written.Load()-s.pointMark.Load() >= s.cfg.CheckpointBytes {
+	since := s.journal.written.Load() - s.pointMark.Load()
+	if since >= s.cfg.CheckpointBytes {
 		s.kick(s.pointKick)
+	}
+	if since >= s.cfg.JournalFileBytes && s.space.full.Load() != nil {
+		s.kick(s.fullKick) // before another file is needed
 	}
 }
 
@@ -381,6 +399,7 @@ func (s *Store) writeBehind() {
 // writeOnce appends what is durable of the queues that have enough to write, or have waited long enough, or of all if much
 // waits. It reports whether it left any to a later round.
 func (s *Store) writeOnce() (lazy bool) {
+	s.checkSpace()
 	s.mu.Lock()
 	list := s.writing
 	s.writing = nil
