@@ -278,7 +278,7 @@ type StoredRecord struct {
 	wal.Place
 }
 
-// Records visits all records of a queue that can be read, also those that nobody needs any more.
+// Records visits the records of a queue that can be read, from the first one that its log must keep.
 func (s *Stopped) Records(q *StoppedQueue, visit func(StoredRecord) error) error {
 	return s.dir.Records(q.log, q.log.First, func(raw []byte, at wal.Place) error {
 		r := record.View(raw)

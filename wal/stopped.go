@@ -79,6 +79,8 @@ type Stopped struct {
 	ids     uint64
 	files   []string // where recordPlaces point to
 	handles map[int32]vfs.File
+	// covered is what older found; nil before it was asked.
+	covered map[uint64]map[uint64]recordPlace
 	cache   struct {
 		path string
 		data []byte

@@ -128,33 +128,13 @@ type foundGroup struct {
 	broken           bool
 }
 
-// wholeGroups finds all groups that count, wherever they stand. Groups of an earlier life of a file have an older sequence than
-// its newest, and what a later file refuses does not count either.
+// wholeGroups notes all groups that count, wherever they stand.
 func (s *Stopped) wholeGroups(scan *journalScan, places map[uint64]map[uint64]recordPlace) error {
-	all, err := scan.list(&journalEnd{})
+	found, err := s.findGroups(scan)
 	if err != nil {
 		return err
 	}
-	var found []foundGroup
-	for _, f := range all {
-		groups, err := s.groupsOf(f)
-		if err != nil {
-			return err
-		}
-		found = append(found, groups...)
-	}
-	refused := func(g foundGroup) bool {
-		return slices.ContainsFunc(all, func(f scannedFile) bool {
-			return f.headerErr == nil && f.sequence > g.sequence && g.number > f.after
-		})
-	}
-	found = slices.DeleteFunc(found, func(g foundGroup) bool { return g.number < scan.firstNeeded || refused(g) })
-	slices.SortFunc(found, func(a, b foundGroup) int {
-		if a.number != b.number {
-			return int(int64(a.number - b.number))
-		}
-		return int(int64(a.sequence - b.sequence))
-	})
+	found = slices.DeleteFunc(found, func(g foundGroup) bool { return g.number < scan.firstNeeded })
 	next := scan.firstNeeded
 	if s.last.number == 0 && len(found) > 0 { // no checkpoint says where the journal begins
 		next = found[0].number
@@ -167,12 +147,78 @@ func (s *Stopped) wholeGroups(scan *journalScan, places map[uint64]map[uint64]re
 			s.damaged(Damage{File: g.file, Offset: g.offset, Means: meansNoStart,
 				Reason: fmt.Sprintf("groups %d to %d of the journal, before this place, are gone", next, g.number-1)})
 		}
-		if err := s.noteFound(places, g); err != nil {
+		if g.broken {
+			s.damaged(Damage{File: g.file, Offset: g.offset, Reason: fmt.Sprintf("group %d of the journal is damaged", g.number), Means: meansNoStart})
+		}
+		if err := s.eachFound(g, func(raw []byte, p recordPlace) { s.notePlace(places, raw, p) }); err != nil {
 			return err
 		}
 		next = g.number + 1
 	}
 	return nil
+}
+
+// findGroups lists the groups in all journal files, by number. Groups of an earlier life of a file have an older sequence than its
+// newest, and what a later file refuses does not count either.
+func (s *Stopped) findGroups(scan *journalScan) ([]foundGroup, error) {
+	all, err := scan.list(&journalEnd{})
+	if err != nil {
+		return nil, err
+	}
+	var found []foundGroup
+	for _, f := range all {
+		groups, err := s.groupsOf(f)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, groups...)
+	}
+	found = slices.DeleteFunc(found, func(g foundGroup) bool {
+		return slices.ContainsFunc(all, func(f scannedFile) bool {
+			return f.headerErr == nil && f.sequence > g.sequence && g.number > f.after
+		})
+	})
+	slices.SortFunc(found, func(a, b foundGroup) int {
+		if a.number != b.number {
+			return int(int64(a.number - b.number))
+		}
+		return int(int64(a.sequence - b.sequence))
+	})
+	return found, nil
+}
+
+// older notes where the journal has records that the checkpoint covers: files that were not used again yet still hold them, and a damaged
+// log may not. It is read at most once, when a record is missing.
+func (s *Stopped) older() (map[uint64]map[uint64]recordPlace, error) {
+	if s.covered != nil {
+		return s.covered, nil
+	}
+	s.covered = map[uint64]map[uint64]recordPlace{}
+	found, err := s.findGroups(&journalScan{fs: s.fs, dir: s.path("journal"), id: s.id, readOnly: true})
+	if errors.Is(err, os.ErrNotExist) {
+		return s.covered, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range found {
+		err := s.eachFound(g, func(raw []byte, p recordPlace) {
+			r := record.View(raw)
+			q := s.index[r.Incarnation]
+			if q == nil || r.LSN > q.LSN {
+				return
+			}
+			if s.covered[r.Incarnation] == nil {
+				s.covered[r.Incarnation] = map[uint64]recordPlace{}
+			}
+			s.covered[r.Incarnation][r.LSN] = p
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	s.cache.path, s.cache.data = "", nil
+	return s.covered, nil
 }
 
 // groupsOf lists the groups of a file's newest life.
@@ -204,14 +250,11 @@ func (s *Stopped) groupsOf(f scannedFile) ([]foundGroup, error) {
 	return slices.DeleteFunc(list, func(g foundGroup) bool { return g.sequence != newest }), nil
 }
 
-// noteFound notes the whole records of a group, also of a broken one: a message that was pushed is better there than gone.
-func (s *Stopped) noteFound(places map[uint64]map[uint64]recordPlace, g foundGroup) error {
+// eachFound visits the whole records of a group, also of a broken one: a message that was pushed is better there than gone.
+func (s *Stopped) eachFound(g foundGroup, visit func(raw []byte, p recordPlace)) error {
 	data, err := s.read(g.file)
 	if err != nil {
 		return err
-	}
-	if g.broken {
-		s.damaged(Damage{File: g.file, Offset: g.offset, Reason: fmt.Sprintf("group %d of the journal is damaged", g.number), Means: meansNoStart})
 	}
 	h, err := parseGroupHeader(data[g.offset:], s.id)
 	if err != nil {
@@ -227,7 +270,7 @@ func (s *Stopped) noteFound(places map[uint64]map[uint64]recordPlace, g foundGro
 			break
 		}
 		if _, _, err := record.Decode(rest); err == nil {
-			s.notePlace(places, rest[:n:n], recordPlace{file: index, offset: at, group: g.number})
+			visit(rest[:n:n], recordPlace{file: index, offset: at, group: g.number})
 		}
 		rest, at = rest[n:], at+int64(n)
 	}

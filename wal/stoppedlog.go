@@ -118,38 +118,77 @@ func (w *recordWalk) give(raw []byte, at Place) error {
 
 // fill visits what the journal, or what was set aside, has of the records below to.
 func (w *recordWalk) fill(to uint64) error {
-	var lsns []uint64
-	if to-w.next < uint64(len(w.q.later)) {
-		for lsn := w.next; lsn < to; lsn++ {
-			if _, ok := w.q.later[lsn]; ok {
-				lsns = append(lsns, lsn)
-			}
-		}
-	} else if to > w.next {
-		for lsn := range w.q.later {
-			if w.next <= lsn && lsn < to {
-				lsns = append(lsns, lsn)
-			}
-		}
-		slices.Sort(lsns)
+	if err := w.fillFrom(w.q.later, to); err != nil {
+		return err
 	}
-	for _, lsn := range lsns {
-		w.lack(lsn)
-		p := w.q.later[lsn]
-		raw, err := w.s.readRecord(p)
-		if err != nil {
+	return w.lack(to)
+}
+
+// fillFrom visits the records below to that stand at these places; what is between them is missing.
+func (w *recordWalk) fillFrom(places map[uint64]recordPlace, to uint64) error {
+	for _, lsn := range placed(places, w.next, to) {
+		if err := w.lack(lsn); err != nil {
 			return err
 		}
-		if err := w.give(raw, Place{File: w.s.files[p.file], Offset: p.offset, Group: p.group}); err != nil {
+		if err := w.giveFrom(places[lsn]); err != nil {
 			return err
 		}
 	}
-	w.lack(to)
 	return nil
 }
 
-// lack tells that the records from next to before to are not there.
-func (w *recordWalk) lack(to uint64) {
+func (w *recordWalk) giveFrom(p recordPlace) error {
+	raw, err := w.s.readRecord(p)
+	if err != nil {
+		return err
+	}
+	return w.give(raw, Place{File: w.s.files[p.file], Offset: p.offset, Group: p.group})
+}
+
+// placed lists the LSNs from one on and below another that have a place.
+func placed(places map[uint64]recordPlace, from, to uint64) (lsns []uint64) {
+	if to <= from {
+		return nil
+	}
+	if to-from < uint64(len(places)) {
+		for lsn := from; lsn < to; lsn++ {
+			if _, ok := places[lsn]; ok {
+				lsns = append(lsns, lsn)
+			}
+		}
+		return lsns
+	}
+	for lsn := range places {
+		if from <= lsn && lsn < to {
+			lsns = append(lsns, lsn)
+		}
+	}
+	slices.Sort(lsns)
+	return lsns
+}
+
+// lack is called when the records from next to before to are nowhere they should be. What the journal still has of them is visited, of the
+// others missing is told.
+func (w *recordWalk) lack(to uint64) error {
+	if w.next >= to {
+		return nil
+	}
+	older, err := w.s.older()
+	if err != nil {
+		return err
+	}
+	places := older[w.q.Incarnation]
+	for _, lsn := range placed(places, w.next, to) {
+		w.miss(lsn)
+		if err := w.giveFrom(places[lsn]); err != nil {
+			return err
+		}
+	}
+	w.miss(to)
+	return nil
+}
+
+func (w *recordWalk) miss(to uint64) {
 	if w.next < to {
 		if w.missing != nil {
 			w.missing(w.next, to-1)

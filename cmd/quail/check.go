@@ -28,6 +28,7 @@ type checkCmd struct {
 
 func (c *checkCmd) Help() string {
 	return `Reads every record of a data directory that no server has open: a stopped server's, a copy, or a backup.
+
 Exit code: 0 it is sound, 1 there is damage, 2 it could not be told (no such directory, a server has it open, a read failed).
 
 Examples:

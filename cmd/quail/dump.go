@@ -26,6 +26,7 @@ type dumpCmd struct {
 func (c *dumpCmd) Help() string {
 	return `Prints the messages of a data directory that no server has open, one JSON object a line, queue by queue, lowest id first.
 "body" is the body if it is UTF-8, otherwise "body_base64" has it. Memory does not grow with the number of ready messages.
+
 Exit code: 0 done, 1 done as far as the damage allows, 2 it could not be read.
 
 Examples:

@@ -22,6 +22,7 @@ func (c *repairCmd) Help() string {
 	return `Saves all messages that can be read from a damaged data directory into a new one, and lists what is gone: file, offset, records, and
 messages where their ids are known. The damaged directory is not changed. A server starts on the new one. Ids, states and options stay;
 where records between are lost, messages that were acknowledged may come again. Prefer a backup if it is recent enough.
+
 Exit code: 0 nothing was lost, 1 something was, 2 it could not be done.
 
 Examples:
