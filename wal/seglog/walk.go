@@ -183,3 +183,22 @@ func (w *walk) isEntry(file vfs.File, size int64, lsn uint64, offset int64) bool
 	_, err := newScanner(file, w.cfg.Incarnation, lsn, offset, size).next()
 	return err == nil
 }
+
+// Segments lists the names of the segments that hold records from first to last, in order.
+func Segments(cfg Config, first, last uint64) ([]string, error) {
+	in := &inspector{cfg: cfg, first: first, last: last}
+	files, err := in.list()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, f := range in.dropFront(files) {
+		if f.first <= last {
+			names = append(names, f.name)
+		}
+	}
+	return names, nil
+}
+
+// EntryBytes is how much of a segment a record of size bytes takes.
+func EntryBytes(size int) int64 { return int64(prefixLen(size) + size) }
