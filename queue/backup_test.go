@@ -23,6 +23,8 @@ type load struct {
 	set  *Set
 	stop chan struct{}
 	done sync.WaitGroup
+	// gate is held for reading by whoever works, so a test can look at a backup in peace.
+	gate sync.RWMutex
 
 	mu sync.Mutex
 	// there has every message whose push was acknowledged and that nobody has begun to acknowledge, by its body; moving are
@@ -55,6 +57,13 @@ func (l *load) stopped() bool {
 	default:
 		return false
 	}
+}
+
+// step runs one step of work.
+func (l *load) step(f func()) {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	f()
 }
 
 // wait returns once n more messages were pushed.
@@ -101,53 +110,78 @@ func (l *load) pull(queue string, count int) *Batch {
 	return <-got
 }
 
-// work pushes and acknowledges two thirds of it.
+// work pushes and acknowledges; one in ten stays for ever.
 func (l *load) work(queue string) {
 	for i := 0; !l.stopped() && !l.t.Failed(); i++ {
-		l.push(queue, fmt.Sprintf("%s %d %s", queue, i, strings.Repeat("x", 300)))
-		if i%3 == 0 {
-			continue
-		}
-		b := l.pull(queue, 1)
-		if b == nil {
-			l.t.Error("nothing to pull")
-			return
-		}
-		l.mu.Lock()
-		for _, m := range b.Messages {
-			delete(l.there, string(m.Body))
-		}
-		l.mu.Unlock()
-		if _, f, err := l.set.Ack([]byte(queue), b.ID, nil); err != nil || f.Wait() != nil {
-			l.t.Errorf("ack: %v", err)
-		}
+		l.step(func() {
+			body := fmt.Sprintf("%s %d %s", queue, i, strings.Repeat("x", 300))
+			if i%10 == 0 {
+				l.push("kept", body)
+				return
+			}
+			l.push(queue, body)
+			l.ack(queue)
+		})
+	}
+}
+
+func (l *load) ack(queue string) {
+	b := l.pull(queue, 1)
+	if b == nil {
+		l.t.Error("nothing to pull")
+		return
+	}
+	l.mu.Lock()
+	for _, m := range b.Messages {
+		delete(l.there, string(m.Body))
+	}
+	l.mu.Unlock()
+	if _, f, err := l.set.Ack([]byte(queue), b.ID, nil); err != nil || f.Wait() != nil {
+		l.t.Errorf("ack: %v", err)
 	}
 }
 
 // refuse moves messages to a dead-letter queue: they are in one of both, at any moment.
 func (l *load) refuse() {
 	for i := 0; !l.stopped() && !l.t.Failed(); i++ {
-		l.push("moves", fmt.Sprintf("moves %d", i))
-		if b := l.pull("moves", 1); b != nil {
-			if _, f, err := l.set.Nack([]byte("moves"), b.ID, machine.Dead, 0, nil); err != nil || f.Wait() != nil {
-				l.t.Errorf("nack: %v", err)
+		l.step(func() {
+			l.push("moves", fmt.Sprintf("moves %d", i))
+			if b := l.pull("moves", 1); b != nil {
+				if _, f, err := l.set.Nack([]byte("moves"), b.ID, machine.Dead, 0, nil); err != nil || f.Wait() != nil {
+					l.t.Errorf("nack: %v", err)
+				}
 			}
-		}
+			if i%8 == 0 { // else the backlog of dead letters grows for ever
+				l.purge("moves.dead")
+			}
+		})
 	}
 }
 
 // comeAndGo makes queues and deletes them.
 func (l *load) comeAndGo() {
 	for i := 0; !l.stopped() && !l.t.Failed(); i++ {
-		name := []byte(fmt.Sprintf("short%d", i%5))
-		for k := range 30 {
-			if _, f, err := l.set.Push(name, [][]byte{[]byte(strings.Repeat("y", 300+k))}); err != nil || f.Wait() != nil {
-				l.t.Errorf("push: %v", err)
+		l.step(func() {
+			name := []byte(fmt.Sprintf("short%d", i%5))
+			for k := range 30 {
+				if _, f, err := l.set.Push(name, [][]byte{[]byte(strings.Repeat("y", 300+k))}); err != nil || f.Wait() != nil {
+					l.t.Errorf("push: %v", err)
+				}
 			}
-		}
-		if _, f, err := l.set.Delete(name); err != nil || f.Wait() != nil {
-			l.t.Errorf("delete: %v", err)
-		}
+			if _, f, err := l.set.Delete(name); err != nil || f.Wait() != nil {
+				l.t.Errorf("delete: %v", err)
+			}
+		})
+	}
+}
+
+// purge empties a queue of messages that begin with its name.
+func (l *load) purge(queue string) {
+	l.mu.Lock()
+	maps.DeleteFunc(l.there, func(body string, _ bool) bool { return strings.HasPrefix(queue, body[:strings.IndexByte(body, ' ')]+".") })
+	l.mu.Unlock()
+	if _, f, err := l.set.Purge([]byte(queue), 0); err != nil || f.Wait() != nil {
+		l.t.Errorf("purge: %v", err)
 	}
 }
 
@@ -191,6 +225,7 @@ func TestBackupUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		promised = l.stillPromised(promised)
+		l.gate.Lock()
 		all, sound := bodies(t, dir)
 		if !sound {
 			t.Errorf("round %d: the backup is not sound", round)
@@ -212,6 +247,7 @@ func TestBackupUnderLoad(t *testing.T) {
 		} else if err := same(before, after); err != nil {
 			t.Errorf("round %d: restored: %v", round, err)
 		}
+		l.gate.Unlock()
 	}
 	l.end()
 }
@@ -221,7 +257,7 @@ func rounds(short int) int {
 	if os.Getenv("QUAIL_LONG") == "" {
 		return short
 	}
-	return 30 * short
+	return 10 * short
 }
 
 // Without this somebody who copies the files of a running server learns too late what that is worth. It asserts nothing about chance: a
@@ -245,7 +281,9 @@ func TestPlainCopyUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		promised = l.stillPromised(promised)
+		l.gate.Lock()
 		all, sound := bodies(t, dir)
+		l.gate.Unlock()
 		lost, _ := missingFrom(all, promised)
 		if lost > 0 {
 			short++
