@@ -63,6 +63,7 @@ func init() {
 		command,
 		config,
 		info,
+		qbackup,
 		shutdown,
 		timeNow,
 	}

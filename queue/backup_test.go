@@ -178,7 +178,9 @@ func (l *load) comeAndGo() {
 // purge empties a queue of messages that begin with its name.
 func (l *load) purge(queue string) {
 	l.mu.Lock()
-	maps.DeleteFunc(l.there, func(body string, _ bool) bool { return strings.HasPrefix(queue, body[:strings.IndexByte(body, ' ')]+".") })
+	maps.DeleteFunc(l.there, func(body string, _ bool) bool {
+		return strings.HasPrefix(queue, body[:strings.IndexByte(body, ' ')]+".")
+	})
 	l.mu.Unlock()
 	if _, f, err := l.set.Purge([]byte(queue), 0); err != nil || f.Wait() != nil {
 		l.t.Errorf("purge: %v", err)

@@ -444,12 +444,12 @@ func (s *Set) Checkpoint() error {
 
 // Backup copies all queues into a new directory on the server's machine, while commands go on; see wal.Store.Backup. It waits for the
 // disk. Errors: ERR, WALERR.
-func (s *Set) Backup(dir string) (wal.BackupReport, error) {
+func (s *Set) Backup(dir string) (BackupReport, error) {
 	if !filepath.IsAbs(dir) {
-		return wal.BackupReport{}, refuse("ERR", "directory: got %q; give an absolute path, on the server's machine", clip([]byte(dir)))
+		return BackupReport{}, refuse("ERR", "directory: got %q; give an absolute path, on the server's machine", clip([]byte(dir)))
 	}
 	if err := s.usable(); err != nil {
-		return wal.BackupReport{}, err
+		return BackupReport{}, err
 	}
 	s.mu.RLock()
 	store := s.store
