@@ -62,6 +62,9 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		fmt.Fprintf(stderr, "quail: %v\n", err)
 		return exitFailed
 	}
+	if len(args) > 0 && args[0] == "help" { // what many try first
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	ctx, err := parser.Parse(args)
 	if exited { // --help has been answered
 		return code
