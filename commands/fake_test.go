@@ -50,6 +50,11 @@ func (q *fakeQueues) PushWith(name []byte, bodies [][]byte, o queue.PushOptions)
 	return uint64(q.number), q.future, q.err
 }
 
+func (q *fakeQueues) Backup(directory string) (queue.BackupReport, error) {
+	q.called("Backup %q", directory)
+	return queue.BackupReport{Queues: int(q.number), Bytes: 1000, Duration: 12 * time.Millisecond}, q.err
+}
+
 func (q *fakeQueues) answer(done func()) (cancel func()) {
 	if q.hold {
 		q.later = done

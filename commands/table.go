@@ -69,6 +69,7 @@ func init() {
 		config,
 		info,
 		monitor,
+		qbackup,
 		shutdown,
 		slowlog,
 		timeNow,

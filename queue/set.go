@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -447,6 +448,25 @@ func (s *Set) Checkpoint() error {
 	store := s.store
 	s.mu.RUnlock()
 	return store.Checkpoint()
+}
+
+// Backup copies all queues into a new directory on the server's machine, while commands go on; see wal.Store.Backup. It waits for the
+// disk. Errors: ERR, WALERR.
+func (s *Set) Backup(dir string) (BackupReport, error) {
+	if !filepath.IsAbs(dir) {
+		return BackupReport{}, refuse("ERR", "directory: got %q; give an absolute path, on the server's machine", clip([]byte(dir)))
+	}
+	if err := s.usable(); err != nil {
+		return BackupReport{}, err
+	}
+	s.mu.RLock()
+	store := s.store
+	s.mu.RUnlock()
+	report, err := store.Backup(filepath.Clean(dir))
+	if err != nil {
+		return report, refuse("ERR", "no backup was made: %v", err)
+	}
+	return report, nil
 }
 
 // Held is a round of commands whose commits gather; see Set.Hold.

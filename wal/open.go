@@ -186,13 +186,22 @@ func (s *Store) newIdentity(path string) error {
 			return &CorruptError{File: path, Reason: "the store's identity is missing, but its data is there"}
 		}
 	}
-	rand.Read(s.id[:])
+	s.id = newStoreID()
+	return writeIdentity(s.cfg.FS, path, s.id)
+}
+
+func newStoreID() (id storeID) {
+	rand.Read(id[:])
+	return id
+}
+
+func writeIdentity(fs vfs.FS, path string, id storeID) error {
 	data := make([]byte, storeFileBytes)
 	copy(data, storeMagic[:])
 	binary.LittleEndian.PutUint32(data[8:], storeVersion)
-	copy(data[12:], s.id[:])
+	copy(data[12:], id[:])
 	binary.LittleEndian.PutUint32(data[28:], crc32.Checksum(data[:28], castagnoli))
-	if err := writeFileDurably(s.cfg.FS, path, data); err != nil {
+	if err := writeFileDurably(fs, path, data); err != nil {
 		return fmt.Errorf("write identity of the store: %w", err)
 	}
 	return nil

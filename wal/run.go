@@ -18,13 +18,19 @@ const retryDelay = time.Second
 func (s *Store) Checkpoint() error {
 	s.checkpoint.Lock()
 	defer s.checkpoint.Unlock()
+	_, err := s.takeCheckpoint(s.points.wantsBase())
+	return err
+}
+
+// takeCheckpoint returns the states that it saved: all of them for a base. Called with checkpoint held.
+func (s *Store) takeCheckpoint(base bool) ([]checkpointState, error) {
 	began := time.Now()
 	if err := s.failure(); err != nil {
-		return fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
+		return nil, fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
 	}
 	s.checkSpace()
 	mark := s.journal.written.Load()
-	h := checkpointHeader{base: s.points.wantsBase(), firstNeeded: s.journal.nextGroup()}
+	h := checkpointHeader{base: base, firstNeeded: s.journal.nextGroup()}
 	list, gone := s.takeChanged(h.base)
 	states, err := s.saveStates(list)
 	if err == nil {
@@ -50,7 +56,7 @@ func (s *Store) Checkpoint() error {
 		if s.cfg.Events.CheckpointFailed != nil {
 			s.cfg.Events.CheckpointFailed(err)
 		}
-		return fmt.Errorf("checkpoint: %w", err)
+		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
 	s.pointMark.Store(mark)
 	s.journal.recycle(h.firstNeeded)
@@ -64,7 +70,7 @@ func (s *Store) Checkpoint() error {
 	if s.cfg.Events.CheckpointDone != nil {
 		s.cfg.Events.CheckpointDone(CheckpointReport{Queues: len(states), Bytes: s.points.lastBytes, Duration: time.Since(began)})
 	}
-	return nil
+	return states, nil
 }
 
 // takeChanged resets the set of changed queues and returns it, or all queues for a base.
@@ -167,7 +173,7 @@ func (s *Store) cutFronts(states []checkpointState) {
 		s.mu.Lock()
 		q := s.logs[c.incarnation]
 		s.mu.Unlock()
-		if q == nil || c.gone || q.Err() != nil {
+		if q == nil || c.gone || q.Err() != nil || s.keptForBackup(q) {
 			continue
 		}
 		q.cutFront(c.first) // a failure is sticky in q and was reported

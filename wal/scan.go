@@ -407,7 +407,7 @@ func (w *walker) tail() error {
 	} else if allZero(block) || foreign(block, w.number, w.file.sequence) {
 		return nil
 	}
-	saved, err := saveAside(s.fs, s.damagedDir, filepath.Base(w.file.path), w.pos, w.data[w.pos:w.pos+claimed])
+	saved, err := s.saveAside(w.file.path, w.pos, w.data[w.pos:w.pos+claimed])
 	if err != nil {
 		return err
 	}
@@ -453,7 +453,7 @@ func (s *journalScan) checkBadHeaders(bad []scannedFile, end *journalEnd) error 
 			return err
 		}
 		size := min(blockBytes+groupSpan(int(g.bytes)), int64(len(data)))
-		saved, err := saveAside(s.fs, s.damagedDir, filepath.Base(f.path), 0, data[:size])
+		saved, err := s.saveAside(f.path, 0, data[:size])
 		if err != nil {
 			return err
 		}
@@ -528,6 +528,14 @@ func readAll(fs vfs.FS, path string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	return data, nil
+}
+
+// saveAside copies what is about to be cut off a journal file; a scan that only looks makes no copy.
+func (s *journalScan) saveAside(path string, offset int64, data []byte) (string, error) {
+	if s.readOnly {
+		return "", nil
+	}
+	return saveAside(s.fs, s.damagedDir, filepath.Base(path), offset, data)
 }
 
 // saveAside copies bytes that are about to be cut or ignored into the damaged directory and syncs them.

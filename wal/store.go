@@ -153,7 +153,10 @@ type Store struct {
 	background  sync.WaitGroup
 	checkpoint  sync.Mutex // one checkpoint at a time; held during IO
 	abandonOnce sync.Once
-	recovering  bool // Open is at work, alone
+	recovering  bool       // Open is at work, alone
+	backup      sync.Mutex // one backup at a time; held during IO, taken before checkpoint
+	// uncut is not nil while a backup copies logs, whose fronts must stay meanwhile: those that a checkpoint would have cut. Guarded by mu.
+	uncut map[*QueueLog]bool
 }
 
 // NowMillis is the server clock: milliseconds of up-time, summed up over all runs. It never jumps and counts no time that
@@ -447,7 +450,9 @@ func (s *Store) Abandon() {
 		s.mu.Unlock()
 		close(s.stop)
 		s.background.Wait()
+		s.backup.Lock() // one that is under way gives up soon
 		s.release()
+		s.backup.Unlock()
 	})
 }
 
