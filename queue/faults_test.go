@@ -28,7 +28,7 @@ func TestDeliberateFaults(t *testing.T) {
 		t.Skip("needs -faults")
 	}
 	files, err := filepath.Glob("testdata/faults/*.txt")
-	if err != nil || len(files) < 9 {
+	if err != nil || len(files) < 25 {
 		t.Fatalf("%d faults, %v", len(files), err)
 	}
 	root, clean := copySource(t), map[string]bool{}

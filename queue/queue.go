@@ -182,6 +182,17 @@ func (q *queue) enter() (machine.Time, error) {
 	return now, nil
 }
 
+// enterToSettle is enter for commands that resolve what was delivered. They need the journal and not the queue's log, so a log that
+// found the disk full does not stop them: they are what makes room. Damage and other failures do.
+func (q *queue) enterToSettle() (machine.Time, error) {
+	now, err := q.enter()
+	if err != nil && !q.deleted && wal.OutOfSpace(q.log.Err()) && !wal.Damaged(q.log.Err()) {
+		now, err = q.now(), nil
+		q.tick(now)
+	}
+	return now, err
+}
+
 // leave serves the line if the command changed something for it, unlocks, and then runs the answers.
 func (q *queue) leave() {
 	var done answers

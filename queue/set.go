@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sort"
 	"sync"
@@ -91,6 +92,11 @@ type Set struct {
 func Open(cfg Config) (*Set, Report, error) {
 	s := &Set{cfg: cfg, closed: make(chan struct{})}
 	report, err := s.openStore(0)
+	if wal.OutOfSpace(err) { // the store has just given its reserve back, to be opened in
+		s.background.Wait() // for what its failed journal has set off
+		s.broken.Store(nil)
+		report, err = s.openStore(0)
+	}
 	if err != nil {
 		return nil, report, err
 	}
@@ -361,7 +367,7 @@ func (s *Set) makeLocked(name []byte) (*queue, error) {
 			return nil, err
 		}
 		if err := q.store.WaitRoom(); err != nil {
-			return nil, walError(err)
+			return nil, roomError(err)
 		}
 		q.mu.Lock()
 		if !q.deleted || q.stale {
@@ -385,6 +391,9 @@ func (s *Set) create(name []byte, o machine.Options) (*queue, bool, error) {
 	}
 	if most := s.cfg.QueuesMax(); len(s.byName) >= most {
 		return nil, false, refuse("QFULL", "there are %d queues, as many as max-queues allows; delete some with QDEL or raise max-queues", most)
+	}
+	if err := s.store.Full(); err != nil {
+		return nil, false, roomError(err)
 	}
 	incarnation, err := s.store.NextID()
 	if err != nil {
@@ -509,6 +518,25 @@ func (s *Set) Checkpoint() error {
 	store := s.store
 	s.mu.RUnlock()
 	return store.Checkpoint()
+}
+
+// Backup copies all queues into a new directory on the server's machine, while commands go on; see wal.Store.Backup. It waits for the
+// disk. Errors: ERR, WALERR.
+func (s *Set) Backup(dir string) (BackupReport, error) {
+	if !filepath.IsAbs(dir) {
+		return BackupReport{}, refuse("ERR", "directory: got %q; give an absolute path, on the server's machine", clip([]byte(dir)))
+	}
+	if err := s.usable(); err != nil {
+		return BackupReport{}, err
+	}
+	s.mu.RLock()
+	store := s.store
+	s.mu.RUnlock()
+	report, err := store.Backup(filepath.Clean(dir))
+	if err != nil {
+		return report, refuse("ERR", "no backup was made: %v", err)
+	}
+	return report, nil
 }
 
 // Held is a round of commands whose commits gather; see Set.Hold.
@@ -693,4 +721,13 @@ func clip(text []byte) string {
 
 func walError(err error) *Error {
 	return refuse("WALERR", "the log failed, the outcome is unknown: %v; retry with DEDUP once the disk is well", err)
+}
+
+// roomError says why no message is taken. On a full disk nothing was written, and the outcome is known.
+func roomError(err error) *Error {
+	var full *wal.FullError
+	if errors.As(err, &full) {
+		return refuse("WALERR", "%v; nothing was changed; consuming and acknowledging go on and give space back; make room and retry", full)
+	}
+	return walError(err)
 }

@@ -330,7 +330,19 @@ func (c *checkpoints) write(h checkpointHeader, states []checkpointState) error 
 // writeFileDurably replaces path as a whole or not at all: write aside, sync, rename, sync the directory.
 func writeFileDurably(fs vfs.FS, path string, data []byte) error {
 	temp := path + ".tmp"
-	f, err := fs.OpenFile(temp, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o640)
+	if err := writeFile(fs, temp, data); err != nil {
+		fs.Remove(temp) // a leftover would only take space, of which there may be none; the next start removes it too
+		return err
+	}
+	if err := fs.Rename(temp, path); err != nil {
+		return err
+	}
+	return fs.SyncDir(filepath.Dir(path))
+}
+
+// writeFile writes and syncs a file.
+func writeFile(fs vfs.FS, path string, data []byte) error {
+	f, err := fs.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o640)
 	if err != nil {
 		return err
 	}
@@ -342,11 +354,5 @@ func writeFileDurably(fs vfs.FS, path string, data []byte) error {
 		f.Close()
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := fs.Rename(temp, path); err != nil {
-		return err
-	}
-	return fs.SyncDir(filepath.Dir(path))
+	return f.Close()
 }

@@ -56,6 +56,8 @@ type journalConfig struct {
 	// the group durable; failed once, when the journal breaks.
 	committed func()
 	failed    func(error)
+	// space is told when there is none for another file; nil in tests.
+	space *space
 }
 
 // journalFile is one file of the ring that holds groups.
@@ -515,7 +517,7 @@ func (j *journal) rotate(span int64) error {
 	if need := span + blockBytes; need > size {
 		size = need
 		var err error
-		if path, err = j.prepare(size); err != nil {
+		if path, err = j.prepareNow(size); err != nil {
 			return err
 		}
 	} else {
@@ -555,7 +557,16 @@ func (j *journal) takeSpare() (string, error) {
 		return path, nil
 	}
 	j.filesMu.Unlock()
-	return j.prepare(j.cfg.fileBytes)
+	return j.prepareNow(j.cfg.fileBytes)
+}
+
+// prepareNow is prepare for a file that is needed now: it may take the reserve's space.
+func (j *journal) prepareNow(size int64) (string, error) {
+	path, err := j.prepare(size)
+	if err != nil && j.cfg.space.spent(err) {
+		path, err = j.prepare(size)
+	}
+	return path, err
 }
 
 func (j *journal) askSpare() {
@@ -586,7 +597,9 @@ func (j *journal) prepareSpares() {
 
 // prepareSpare makes a spare. An error is no failure yet: the writer tries itself when it needs the file, and reports that.
 func (j *journal) prepareSpare() {
-	if path, err := j.prepare(j.cfg.fileBytes); err == nil {
+	path, err := j.prepare(j.cfg.fileBytes)
+	j.cfg.space.short(err)
+	if err == nil {
 		j.filesMu.Lock()
 		j.spares = append(j.spares, path)
 		j.filesMu.Unlock()

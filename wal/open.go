@@ -50,19 +50,23 @@ type Recovery struct {
 // Open opens or makes the data directory. resumeAfter is 0, or, after a journal failure in this process, the last durable
 // group: everything behind it is ignored, though it may look whole in the page cache.
 // The store takes snapshots from source, which must be ready when Open returns; r is called before.
-// Errors: ErrLocked, *CorruptError, those of the file system, and what r returned.
+// Errors: ErrLocked, *CorruptError, those of the file system, and what r returned. After one that is OutOfSpace it has given
+// the reserve back, and is worth trying once more.
 func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Recovery, error) {
 	s := &Store{cfg: cfg, start: time.Now(), logs: map[uint64]*QueueLog{}, changed: map[uint64]*QueueLog{}, source: source,
 		writeKick: make(chan struct{}, 1), pointKick: make(chan struct{}, 1),
-		healKick: make(chan struct{}, 1), stop: make(chan struct{})}
+		healKick: make(chan struct{}, 1), fullKick: make(chan struct{}, 1), stop: make(chan struct{})}
 	s.room = sync.NewCond(&s.mu)
 	var rec Recovery
 	var err error
 	if rec.New, err = s.prepare(); err != nil {
 		return nil, rec, err
 	}
+	s.space = s.newSpace()
+	s.space.open()
 	s.recovering = true
 	if err = s.recover(r, &rec, resumeAfter); err != nil {
+		s.space.spent(err) // the next try has that space
 		s.release()
 		return nil, rec, err
 	}
@@ -72,8 +76,10 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 			s.logFailed(q.incarnation, err)
 		}
 	}
+	s.awaitBytes()
 	if !cfg.Stepped {
-		s.background.Add(3)
+		s.background.Add(4)
+		go s.spaceLoop()
 		go s.writeBehind()
 		go s.checkpointLoop()
 		go s.healLoop()
@@ -184,13 +190,22 @@ func (s *Store) newIdentity(path string) error {
 			return &CorruptError{File: path, Reason: "the store's identity is missing, but its data is there"}
 		}
 	}
-	rand.Read(s.id[:])
+	s.id = newStoreID()
+	return writeIdentity(s.cfg.FS, path, s.id)
+}
+
+func newStoreID() (id storeID) {
+	rand.Read(id[:])
+	return id
+}
+
+func writeIdentity(fs vfs.FS, path string, id storeID) error {
 	data := make([]byte, storeFileBytes)
 	copy(data, storeMagic[:])
 	binary.LittleEndian.PutUint32(data[8:], storeVersion)
-	copy(data[12:], s.id[:])
+	copy(data[12:], id[:])
 	binary.LittleEndian.PutUint32(data[28:], crc32.Checksum(data[:28], castagnoli))
-	if err := writeFileDurably(s.cfg.FS, path, data); err != nil {
+	if err := writeFileDurably(fs, path, data); err != nil {
 		return fmt.Errorf("write identity of the store: %w", err)
 	}
 	return nil
@@ -224,7 +239,7 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	}
 	scan.needed = max(scan.needed, s.begun.least)
 	if resumeAfter > 0 {
-		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes, s.begun); err != nil {
+		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes, s.begun, s.space); err != nil {
 			return err
 		}
 	}
@@ -305,6 +320,6 @@ func (s *Store) startJournal(end *journalEnd) error {
 	end.spares = spares
 	s.journal = newJournal(journalConfig{fs: s.cfg.FS, dir: s.journalDir(), id: s.id, fileBytes: s.cfg.JournalFileBytes,
 		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync, stepped: s.cfg.Stepped,
-		committed: s.groupCommitted, failed: s.journalFailed}, *end)
+		committed: s.groupCommitted, failed: s.journalFailed, space: s.space}, *end)
 	return nil
 }

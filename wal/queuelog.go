@@ -28,9 +28,12 @@ type QueueLog struct {
 	durable uint64     // records up to here are durable; see settle
 	commits []commitMark
 	dirty   bool // in the store's list for the background writer
-	changed bool // has records that the last checkpoint does not cover
-	deleted bool
-	err     error // this log failed: it is not written or read until heal takes it up again
+	// unwritten is how many bytes were committed since the last append, and dirtySince when the first of them was; see canWait.
+	unwritten  int
+	dirtySince time.Time
+	changed    bool // has records that the last checkpoint does not cover
+	deleted    bool
+	err        error // this log failed: it is not written or read until heal takes it up again
 	// failedAt is when it did.
 	failedAt time.Time
 
@@ -83,10 +86,21 @@ func (q *QueueLog) committed(raws [][]byte, f *Future) {
 	}
 	enlist := !q.dirty
 	q.dirty = true
+	q.unwritten += bytes
+	if enlist {
+		q.dirtySince = time.Now()
+	}
 	q.mu.Unlock()
 	if enlist {
 		q.store.enlist(q)
 	}
+}
+
+// canWait reports whether the background writer had better let more gather before it appends to this log.
+func (q *QueueLog) canWait(now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err == nil && !q.deleted && q.unwritten < lazyBytes && now.Sub(q.dirtySince) < q.store.cfg.LazyDelay
 }
 
 // change announces records that no checkpoint covers yet. It comes before they are committed: a checkpoint that starts
@@ -290,6 +304,7 @@ func (q *QueueLog) fail(operation string, err error) error {
 	}
 	q.mu.Unlock()
 	if first {
+		q.store.space.spent(err)
 		q.store.pendingBytes.Add(-pending)
 		q.store.logFailed(q.incarnation, err)
 		q.store.stopped(q)
@@ -313,6 +328,7 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		return err
 	}
 	batch := q.tail[:upTo-q.tailLSN+1]
+	q.unwritten, q.dirtySince = 0, time.Now()
 	q.mu.Unlock()
 
 	log, err := q.open()

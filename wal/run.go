@@ -20,12 +20,19 @@ const retryDelay = time.Second
 func (s *Store) Checkpoint() error {
 	s.checkpoint.Lock()
 	defer s.checkpoint.Unlock()
+	_, err := s.takeCheckpoint(s.points.wantsBase())
+	return err
+}
+
+// takeCheckpoint returns the states that it saved: all of them for a base. Called with checkpoint held.
+func (s *Store) takeCheckpoint(base bool) ([]checkpointState, error) {
 	began := time.Now()
 	if err := s.failure(); err != nil {
-		return fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
+		return nil, fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
 	}
+	s.checkSpace()
 	mark := s.journal.written.Load()
-	h := checkpointHeader{base: s.points.wantsBase(), firstNeeded: s.journal.nextGroup()}
+	h := checkpointHeader{base: base, firstNeeded: s.journal.nextGroup()}
 	list, gone := s.takeChanged(h.base)
 	states, err := s.saveStates(list)
 	if err == nil {
@@ -38,7 +45,9 @@ func (s *Store) Checkpoint() error {
 		h.sequence = s.journal.begun.Load()
 		h.idsReserved = s.idsReserved()
 		h.clockMillis = s.NowMillis()
-		err = s.points.write(h, states)
+		if err = s.points.write(h, states); err != nil && s.space.spent(err) {
+			err = s.points.write(h, states)
+		}
 	}
 	if err != nil {
 		s.giveBack(list, gone)
@@ -49,7 +58,7 @@ func (s *Store) Checkpoint() error {
 		if s.cfg.Events.CheckpointFailed != nil {
 			s.cfg.Events.CheckpointFailed(err)
 		}
-		return fmt.Errorf("checkpoint: %w", err)
+		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
 	s.pointMark.Store(mark)
 	s.journal.recycle(h.firstNeeded)
@@ -66,7 +75,7 @@ func (s *Store) Checkpoint() error {
 	if s.cfg.Events.CheckpointDone != nil {
 		s.cfg.Events.CheckpointDone(CheckpointReport{Queues: len(states), Bytes: s.points.lastBytes, Duration: time.Since(began)})
 	}
-	return nil
+	return states, nil
 }
 
 // takeChanged resets the set of changed queues and returns it, or all queues for a base.
@@ -129,7 +138,11 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 			return nil, err // nothing is wrong with the log
 		}
 		if err != nil {
-			if err := s.setAside(q, logLast, snap.LSN); err != nil {
+			err := s.setAside(q, logLast, snap.LSN)
+			if err != nil && s.space.spent(err) {
+				err = s.setAside(q, logLast, snap.LSN)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("set records of incarnation %d aside: %w", q.incarnation, err)
 			}
 		}
@@ -181,7 +194,7 @@ func (s *Store) cutFronts(states []checkpointState) {
 		if c.logLast < c.lsn {
 			q.asideFirst = c.logLast + 1
 		}
-		if q.Err() != nil {
+		if q.Err() != nil || s.keptForBackup(q) {
 			continue
 		}
 		q.cutFront(c.first) // a failure is sticky in q and was reported

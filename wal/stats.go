@@ -21,6 +21,8 @@ type Stats struct {
 	// it did not.
 	CheckpointErr error
 	JournalErr    error
+	// FullErr is why messages are refused while all else goes on: the disk is full; nil if it is not.
+	FullErr error
 }
 
 // Stats tells how the store is. It is cheap and waits for no disk.
@@ -37,5 +39,6 @@ func (s *Store) Stats() Stats {
 		LastCheckpoint:       s.pointTime,
 		CheckpointErr:        s.pointErr,
 		JournalErr:           s.broken,
+		FullErr:              s.Full(),
 	}
 }

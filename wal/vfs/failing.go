@@ -29,6 +29,8 @@ const (
 	OpDatasync    = "datasync"
 	OpTruncate    = "truncate"
 	OpPreallocate = "preallocate"
+	OpAllocate    = "allocate"
+	OpFree        = "statfs"
 	OpLock        = "lock"
 	OpClose       = "close"
 )
@@ -259,6 +261,12 @@ func (f *Failing) SyncDir(name string) error {
 	return f.do(OpSyncDir, name, func() error { return f.inner.SyncDir(name) })
 }
 
+// Free implements FS.
+func (f *Failing) Free(name string) (bytes int64, err error) {
+	err = f.do(OpFree, name, func() (err error) { bytes, err = f.inner.Free(name); return err })
+	return bytes, err
+}
+
 func (f *Failing) forget(path string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -416,6 +424,11 @@ func (f *failingFile) Preallocate(size int64) error {
 		f.fs.forget(f.Name())
 		return f.File.Preallocate(size)
 	})
+}
+
+// Allocate implements File.
+func (f *failingFile) Allocate(size int64) error {
+	return f.fs.do(OpAllocate, f.Name(), func() error { return f.File.Allocate(size) })
 }
 
 // Lock implements File.

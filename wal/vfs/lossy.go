@@ -32,6 +32,8 @@ type Lossy struct {
 	pending []change // un-synced changes of names, oldest first
 	dice    *rand.Rand
 	crashed bool
+	// capacity bounds the sizes of all files together; 0: nothing does. See lossyspace.go.
+	capacity int64
 }
 
 // node is a file or a directory.
@@ -81,6 +83,7 @@ func (l *Lossy) Crash() *Lossy {
 		}
 	}
 	after := NewLossy(l.dice.Uint64())
+	after.capacity = l.capacity
 	copied := map[*node]*node{l.root: after.root}
 	l.copyDurable(l.root, after.root, copied)
 	return after

@@ -204,9 +204,13 @@ func (f *lossyFile) Write(p []byte) (int, error) {
 	if f.flag&os.O_APPEND != 0 {
 		f.offset = int64(len(f.node.live))
 	}
-	f.node.writeAt(p, f.offset)
-	f.offset += int64(len(p))
-	return len(p), nil
+	n, err := f.fs.fit(f.node, f.offset, len(p))
+	f.node.writeAt(p[:n], f.offset)
+	f.offset += int64(n)
+	if err != nil {
+		return n, &os.PathError{Op: "write", Path: f.name, Err: err}
+	}
+	return n, nil
 }
 
 // WriteAt implements File.
@@ -219,8 +223,12 @@ func (f *lossyFile) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || f.flag&os.O_APPEND != 0 {
 		return 0, &os.PathError{Op: "write", Path: f.name, Err: syscall.EINVAL}
 	}
-	f.node.writeAt(p, off)
-	return len(p), nil
+	n, err := f.fs.fit(f.node, off, len(p))
+	f.node.writeAt(p[:n], off)
+	if err != nil {
+		return n, &os.PathError{Op: "write", Path: f.name, Err: err}
+	}
+	return n, nil
 }
 
 // Sync implements File.
@@ -278,8 +286,25 @@ func (f *lossyFile) Preallocate(size int64) error {
 		return err
 	}
 	f.node.truncate(0)
+	if _, err := f.fs.fit(f.node, 0, int(size)); err != nil {
+		return &os.PathError{Op: "fallocate", Path: f.name, Err: err}
+	}
 	f.node.truncate(size)
 	f.node.sync()
+	return nil
+}
+
+// Allocate implements File.
+func (f *lossyFile) Allocate(size int64) error {
+	err := f.begin("fallocate", true)
+	defer f.fs.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if _, err := f.fs.fit(f.node, 0, int(size)); err != nil {
+		return &os.PathError{Op: "fallocate", Path: f.name, Err: err}
+	}
+	f.node.truncate(size)
 	return nil
 }
 
