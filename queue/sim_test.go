@@ -44,7 +44,7 @@ type simResult struct {
 
 // simStats count what runs did, so that one can see that they did something.
 type simStats struct {
-	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots int
+	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots, fullDisks int
 }
 
 func (s *simStats) add(o simStats) {
@@ -58,6 +58,7 @@ func (s *simStats) add(o simStats) {
 	s.journalFailures += o.journalFailures
 	s.logFailures += o.logFailures
 	s.rots += o.rots
+	s.fullDisks += o.fullDisks
 }
 
 // simFailure ends a run.

@@ -1,8 +1,9 @@
 package queue
 
-// What must be so. The simulation knows of each body whether it is there, as things stand and as they would be if the power went now: the
-// two differ for what was done since the last commit. After a loss each such body is there or not, and nobody may say which; a look
-// into all queues tells, and from then on it must stay so. All else is exact: each answer is compared with what it has to be.
+// What must be so. The simulation knows of each body whether it is there, as things stand and as it was promised: the two differ until the
+// answer's Future is done, as it does for the client, who hears nothing before. After a loss each body between the two is there or not,
+// and nobody may say which; a look into all queues tells, and from then on it must stay so. All else is exact: each answer is
+// compared with what it has to be.
 
 import (
 	"slices"
@@ -14,9 +15,9 @@ import (
 type letter struct {
 	body    string
 	live    bool // it is there, as things stand
-	durable bool // it would be if the power went now
+	durable bool // that was promised
 	unknown bool // it was lost or not, and nobody has looked yet
-	pending int  // how often it came or went since the last commit
+	pending int  // how often it came or went without a promise yet
 	plain   bool // pushed without a delay and a TTL: then it has its turn
 	over    int64
 	queue   string // where it was pushed
@@ -46,6 +47,7 @@ type lease struct {
 	until     int64             // server clock
 	attempts  map[uint64]uint32 // by message
 	left      map[uint64]*letter
+	acked     []*letter
 	uncertain bool // its lease may be lost, or its tenure was ended
 }
 
@@ -70,7 +72,9 @@ type knowledge struct {
 	next    int
 	losses  int
 	wallMax int64
-	// touched are the effects that no commit has made durable; inFlight those that are being written.
+	// promises are what the clients that wait for an answer will be told, in order.
+	promises []promise
+	// touched are the effects without an answer that no commit has made durable; inFlight those that are being written.
 	touched, inFlight []func()
 	rotten            bool
 	rotHere           rotted
@@ -79,6 +83,32 @@ type knowledge struct {
 func newKnowledge() knowledge {
 	return knowledge{byBody: map[string]*letter{}, histories: map[messageKey]*history{}, dedup: map[string]*firstPush{},
 		front: map[uint64]uint64{}, ids: map[uint64]bool{}}
+}
+
+// promise is what holds as soon as an answer leaves.
+type promise struct {
+	after *Future
+	keep  func()
+}
+
+// promise: once after is done, somebody relies on what keep notes.
+func (s *sim) promise(after *Future, keep func()) {
+	s.promises = append(s.promises, promise{after, keep})
+	s.answered()
+}
+
+// answered notes what was promised since it looked last. Answers become ready in the order of what they rest on.
+func (s *sim) answered() {
+	left := s.promises[:0]
+	for _, p := range s.promises {
+		switch {
+		case !p.after.Done():
+			left = append(left, p)
+		case p.after.Err() == nil:
+			p.keep()
+		}
+	}
+	s.promises = left
 }
 
 // committing: what was done up to here is about to be durable, if all goes well.
@@ -93,18 +123,23 @@ func (s *sim) committed() {
 		f()
 	}
 	s.inFlight = nil
+	s.answered()
 }
 
 // settled: everything that was done is durable.
 func (s *sim) settled() {
 	s.committing()
 	s.committed()
+	if n := len(s.promises); n > 0 {
+		s.fail("all is durable, and %d clients are not told so", n)
+	}
 }
 
 // lose: what was done since the last commit may be lost or not.
 func (s *sim) lose() {
 	s.losses++
-	s.touched, s.inFlight = nil, nil
+	s.answered()
+	s.promises, s.touched, s.inFlight = nil, nil, nil
 	for _, l := range s.letters {
 		if l.pending > 0 { // if it is back, others may have passed it meanwhile
 			l.unknown, l.plain, l.pending = true, false, 0
@@ -123,11 +158,11 @@ func (s *sim) lose() {
 	}
 }
 
-// set says whether a letter is there from now on.
-func (s *sim) setLive(l *letter, live bool) {
+// setLive says whether a letter is there from now on; after is what the answer waits for that says so.
+func (s *sim) setLive(l *letter, live bool, after *Future) {
 	l.live = live
 	l.pending++
-	s.touched = append(s.touched, func() {
+	s.promise(after, func() {
 		l.durable = live
 		l.pending--
 	})
@@ -198,7 +233,12 @@ func (s *sim) audit() {
 		case found && !l.live:
 			s.fail("%.30q was taken away and is in queue %s", l.body, there[l])
 		case !found && l.live && s.isOver(l):
-			s.setLive(l, false)
+			l.live = false
+			l.pending++
+			s.touched = append(s.touched, func() { // nobody was told: it may be back after a loss
+				l.durable = false
+				l.pending--
+			})
 		case !found && l.live:
 			s.fail("%.30q is lost", l.body)
 		}
@@ -210,6 +250,7 @@ func (s *sim) audit() {
 func (s *sim) learn() {
 	there, ok := s.look()
 	if !ok && !s.rotten { // a log could not be opened while the disk still failed
+		s.freeSpace()
 		s.set.store.StepHeal()
 		if there, ok = s.look(); !ok {
 			s.fail("a log is stopped, and the disk is well")

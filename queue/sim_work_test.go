@@ -33,6 +33,9 @@ func (s *sim) createQueues() {
 	common := []string{"lease", "2000", "lock-ttl", "3000", "dedup-window", fmt.Sprint(simWindow)}
 	for _, name := range simQueues[:4] {
 		list := slices.Clone(common)
+		if name == otherQueue {
+			list = append(list, "max-messages", "60")
+		}
 		switch name {
 		case strictQueue:
 			list = append(list, "max-open-batches", "1", "max-attempts", "0")
@@ -48,6 +51,7 @@ func (s *sim) createQueues() {
 			if !s.halted && !s.failing && (err == nil || codeOf(err) == "EXISTS") {
 				break
 			}
+			s.spaceAgain()
 			s.goOn()
 		}
 	}
@@ -62,6 +66,19 @@ func (s *sim) goOn() {
 	if s.halted {
 		s.end(true)
 		s.start()
+	}
+}
+
+// spaceAgain waits until the store has noticed that the disk has space.
+func (s *sim) spaceAgain() {
+	for try := 0; !s.halted && !s.failing && s.set.usable() == nil && s.set.store.Full() != nil; try++ {
+		if try > 100 {
+			s.fail("the disk has space, and the store takes no messages: %v", s.set.store.Full())
+		}
+		s.freeSpace()
+		s.fullUntil = time.Time{}
+		s.set.store.StepHeal()
+		s.set.store.StepSpace()
 	}
 }
 
@@ -97,8 +114,10 @@ func (s *sim) step() {
 		s.pass()
 	case p < 975:
 		s.restart()
-	case p < 985:
+	case p < 982:
 		s.haltIn = 1 + s.dice.IntN(60)
+	case p < 985 && s.faulty > 0:
+		s.fillDisk()
 	case p < 988 && s.faulty > 0:
 		s.fullUntil = time.Now().Add(time.Duration(s.dice.IntN(5000)) * time.Millisecond)
 	case p < 992:
@@ -111,6 +130,9 @@ func (s *sim) step() {
 	case p < 998:
 		s.end(s.dice.IntN(4) > 0)
 		s.start()
+	case s.faulty > 0:
+		s.poorUntil = time.Now().Add(time.Duration(s.dice.IntN(3000)) * time.Millisecond)
+		s.tracef("disk: there are no descriptors")
 	}
 }
 
@@ -180,14 +202,14 @@ func (s *sim) push() {
 	if q := s.set.find([]byte(name)); q != nil {
 		before, lifeBefore = q.m.LastLSN(), q.log.Incarnation()
 	}
-	id, _, err := s.set.PushWith([]byte(name), bodies, o)
+	id, after, err := s.set.PushWith([]byte(name), bodies, o)
 	s.tracef("push %s %d %s: %d, %v", name, count, bodies[0][:min(len(bodies[0]), 10)], id, err)
-	if s.explain(err, "PAUSED") {
+	if s.explain(err, "PAUSED", "QFULL") {
 		return
 	}
 	q := s.set.find([]byte(name))
 	life := q.log.Incarnation()
-	if len(o.Dedup) > 0 && !s.isFirstPush(fmt.Sprintf("%d %s", life, o.Dedup), q, id, before) {
+	if len(o.Dedup) > 0 && !s.isFirstPush(fmt.Sprintf("%d %s", life, o.Dedup), q, id, before, after) {
 		return
 	}
 	if life == lifeBefore && id <= before {
@@ -201,12 +223,12 @@ func (s *sim) push() {
 		}
 		s.letters = append(s.letters, l)
 		s.byBody[l.body] = l
-		s.setLive(l, true)
+		s.setLive(l, true, after)
 	}
 }
 
 // isFirstPush checks the answer to a push with a deduplication id.
-func (s *sim) isFirstPush(key string, q *queue, id, before uint64) bool {
+func (s *sim) isFirstPush(key string, q *queue, id, before uint64, after *Future) bool {
 	known := s.dedup[key]
 	isNew := id > before
 	if s.tellTime(); known != nil && s.wallMax >= known.until {
@@ -223,9 +245,15 @@ func (s *sim) isFirstPush(key string, q *queue, id, before uint64) bool {
 	if isNew {
 		f := &firstPush{id: id, until: q.lastWall + q.option(machine.DedupWindow)}
 		s.dedup[key] = f
-		s.touched = append(s.touched, func() { f.sure = true })
+		s.promise(after, func() { f.sure = true })
+		return true
 	}
-	return isNew
+	for _, l := range s.letters { // the answer says that the first one is there
+		if l.life == q.log.Incarnation() && l.id == id && l.live {
+			s.setLive(l, true, after)
+		}
+	}
+	return false
 }
 
 func (s *sim) pull() {
@@ -337,13 +365,9 @@ func (s *sim) settleOne() {
 		want = slices.DeleteFunc(want, func(id uint64) bool { return id != ids[0] })
 	}
 	if s.dice.IntN(3) > 0 {
-		n, _, err := s.set.Ack([]byte(h.queue), h.id, ids)
+		n, after, err := s.set.Ack([]byte(h.queue), h.id, ids)
 		s.tracef("ack %s %d %v: %d, %v", h.queue, h.id, ids, n, err)
-		for _, id := range s.resolved("ack", h, want, n, err) {
-			s.setLive(h.left[id], false)
-			s.stats.settled++
-			delete(h.left, id)
-		}
+		s.acked(h, want, n, after, err)
 		return
 	}
 	mode := []machine.NackMode{machine.Retry, machine.Release, machine.Dead}[s.dice.IntN(3)]
@@ -362,6 +386,21 @@ func (s *sim) settleOne() {
 		if mode == machine.Retry {
 			s.setFailed(known, h.attempts[id])
 		}
+		delete(h.left, id)
+	}
+}
+
+// acked notes what an acknowledgement has done. One that is repeated promises the same once more.
+func (s *sim) acked(h *lease, want []uint64, n int, after *Future, err error) {
+	if err == nil && !h.uncertain {
+		for _, l := range h.acked {
+			s.setLive(l, false, after)
+		}
+	}
+	for _, id := range s.resolved("ack", h, want, n, err) {
+		s.setLive(h.left[id], false, after)
+		s.stats.settled++
+		h.acked = append(h.acked, h.left[id])
 		delete(h.left, id)
 	}
 }
@@ -452,12 +491,12 @@ func (s *sim) remove(name string) error {
 		return err
 	}
 	one := list[s.dice.IntN(len(list))]
-	n, _, err := s.set.Remove([]byte(name), []uint64{one.ID})
+	n, after, err := s.set.Remove([]byte(name), []uint64{one.ID})
 	if err == nil && (n == 1) != (one.State != machine.Leased) {
 		s.fail("removed %d; message %d is %v", n, one.ID, one.State)
 	}
 	if n == 1 {
-		s.setLive(s.byBody[string(one.Body)], false)
+		s.setLive(s.byBody[string(one.Body)], false, after)
 	}
 	return err
 }
@@ -467,12 +506,13 @@ func (s *sim) purge(name string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err = s.set.Purge([]byte(name), 0); err != nil {
+	_, after, err := s.set.Purge([]byte(name), 0)
+	if err != nil {
 		return err
 	}
 	for i := range list {
 		if list[i].State != machine.Leased {
-			s.setLive(s.byBody[string(list[i].Body)], false)
+			s.setLive(s.byBody[string(list[i].Body)], false, after)
 		}
 	}
 	return nil
@@ -498,19 +538,20 @@ func (s *sim) deleteQueue() {
 		s.explain(err, simCodes...)
 		return
 	}
-	existed, _, err := s.set.Delete([]byte(passingQueue))
+	existed, after, err := s.set.Delete([]byte(passingQueue))
 	s.tracef("delete %s with %d messages: %v, %v", passingQueue, len(list), existed, err)
 	if s.explain(err, simCodes...) || !existed {
 		return
 	}
 	for i := range list {
-		s.setLive(s.byBody[string(list[i].Body)], false)
+		s.setLive(s.byBody[string(list[i].Body)], false, after)
 	}
 }
 
 // finish heals everything and takes all messages out: what was promised must come, and nothing else.
 func (s *sim) finish() {
 	s.calm, s.haltIn = true, 0
+	s.freeSpace()
 	s.goOn()
 	switch s.dice.IntN(3) {
 	case 0:
@@ -527,6 +568,7 @@ func (s *sim) finish() {
 		time.Sleep(4 * time.Second)
 		s.goOn()
 		s.set.store.StepHeal()
+		s.spaceAgain()
 		for _, q := range s.queues() {
 			q.sweepIfDue()
 		}
@@ -561,11 +603,8 @@ func (s *sim) drainOne(name string) {
 	s.goOn()
 	for _, h := range s.held[first:] {
 		want := slices.Sorted(maps.Keys(h.left))
-		n, _, err := s.set.Ack([]byte(h.queue), h.id, nil)
-		for _, id := range s.resolved("ack", h, want, n, err) {
-			s.setLive(h.left[id], false)
-			delete(h.left, id)
-		}
+		n, after, err := s.set.Ack([]byte(h.queue), h.id, nil)
+		s.acked(h, want, n, after, err)
 	}
 	s.commit()
 }

@@ -26,6 +26,8 @@ import (
 const (
 	simSteps   = 220
 	simDataDir = "/data"
+	// simReserve is what runs with a reserve have of it: its default, in journal files.
+	simReserve = wal.ReserveFiles * (8 << 10)
 	// simOpensMax is how often a start may fail, with the disk failing, before the disk is left in peace.
 	simOpensMax = 3
 	// simChoresMax and simOperationsMax are far above what a run takes: past them something is done over and over.
@@ -60,13 +62,17 @@ type sim struct {
 	quiet      bool      // nothing fails now
 	calm       bool      // nothing fails any more: the run is about to end
 	faulty     float64   // how likely an operation fails, in this run
-	fullUntil  time.Time // the disk is full
+	fullUntil  time.Time // the disk refuses all that grows, though it has space
+	cappedTill time.Time // the disk has little space left, or none; zero: enough
+	poorUntil  time.Time // there are no file descriptors
 	sickUntil  time.Time // much fails in files with sick in their path
 	sick       string
 	operations int
 	haltIn     int // operations until everything stops; 0: not planned
 	halted     bool
 	dirty      bool // something has failed in this life
+	reserve    int64
+	lazy       time.Duration
 
 	reopened bool // the store went on after a journal failure, and nobody has looked yet
 	failing  bool // the journal has failed and the store has not gone on
@@ -79,6 +85,10 @@ func newSim(t *testing.T, seed uint64) *sim {
 	if s.dice.IntN(3) > 0 {
 		s.faulty = []float64{0.0005, 0.002, 0.01}[s.dice.IntN(3)]
 	}
+	if s.chance(2) {
+		s.reserve = simReserve
+	}
+	s.lazy = []time.Duration{0, 300 * time.Millisecond, 5 * time.Second}[s.dice.IntN(3)]
 	return s
 }
 
@@ -106,10 +116,13 @@ func (s *sim) config() Config {
 	return Config{
 		Store: wal.Config{FS: s.disk, Dir: simDataDir, JournalFileBytes: 8 << 10, JournalBytes: 48 << 10, CheckpointBytes: 1 << 30,
 			WriteBehindBytes: 32 << 10, SegmentBytes: 2 << 10, OpenLogs: 3, OpenLog: seglog.OpenSim, Stepped: true,
+			ReserveBytes: s.reserve, LazyDelay: s.lazy,
 			Events: wal.Events{
 				JournalFailed: func(err error) { s.journalFailed(err) },
 				LogFailed:     func(incarnation uint64, err error) { s.logFailed(incarnation, err) },
 				LogReopened:   func(r wal.LogReopened) { s.tracef("log %d goes on, %d records anew", r.Incarnation, r.Records) },
+				DiskFull:      func(why *wal.FullError) { s.tracef("%v", why) },
+				DiskFreed:     func() { s.tracef("the disk has space again") },
 				TornTail:      func(torn wal.TornTail) { s.tracef("torn tail of %s at %d: %s", torn.File, torn.Offset, torn.Reason) },
 			}},
 		Defaults:     func() *machine.Options { return defaults },
@@ -152,9 +165,11 @@ func (s *sim) logFailed(incarnation uint64, err error) {
 func (s *sim) start() {
 	for try := 0; ; try++ {
 		s.failing, s.reopened, s.chores, s.answers = false, false, nil, nil
-		s.disk, s.halted, s.dirty = vfs.NewFailing(s.fs), false, false
+		s.disk, s.halted, s.dirty = vfs.NewFailing(s.fs), false, !s.cappedTill.IsZero()
 		s.disk.FailEach(s.fault)
-		s.quiet = s.quiet || try >= simOpensMax
+		if s.quiet = s.quiet || try >= simOpensMax; s.quiet {
+			s.freeSpace()
+		}
 		s.haltIn = 0
 		if !s.quiet && !s.calm && s.chance(6) {
 			s.haltIn = 1 + s.dice.IntN(150)
@@ -262,13 +277,20 @@ func (s *sim) fault(op vfs.Op) (vfs.Failure, error) {
 	case s.haltIn > 0:
 		if s.haltIn--; s.haltIn == 0 {
 			s.halt(op)
-			return vfs.FailBefore, vfs.ErrCrashed
+			return []vfs.Failure{vfs.FailBefore, vfs.FailShort, vfs.FailAfter}[s.dice.IntN(3)], vfs.ErrCrashed
 		}
+	}
+	if time.Now().After(s.cappedTill) { // here too: a store that is opened again tries until there is space
+		s.freeSpace()
 	}
 	if s.quiet || s.calm || op.Kind == vfs.OpLock || op.Kind == vfs.OpClose {
 		return 0, nil
 	}
-	grows := op.Kind == vfs.OpCreate || op.Kind == vfs.OpMkdir || op.Kind == vfs.OpPreallocate || op.Kind == vfs.OpWrite && !strings.HasSuffix(op.Path, ".journal")
+	opens := op.Kind == vfs.OpOpen || op.Kind == vfs.OpCreate || op.Kind == vfs.OpSyncDir || op.Kind == vfs.OpReadDir
+	if opens && time.Now().Before(s.poorUntil) && s.chance(2) {
+		return s.injected(op, vfs.FailBefore, syscall.EMFILE)
+	}
+	grows := op.Kind == vfs.OpCreate || op.Kind == vfs.OpMkdir || op.Kind == vfs.OpPreallocate || op.Kind == vfs.OpAllocate || op.Kind == vfs.OpWrite && !strings.HasSuffix(op.Path, ".journal")
 	if grows && time.Now().Before(s.fullUntil) {
 		return s.injected(op, vfs.FailShort, syscall.ENOSPC)
 	}
@@ -289,6 +311,28 @@ func (s *sim) injected(op vfs.Op, how vfs.Failure, err error) (vfs.Failure, erro
 	return how, err
 }
 
+// fillDisk leaves little space, or none, as if somebody else had taken it.
+func (s *sim) fillDisk() {
+	left := int64(s.dice.IntN(100 << 10))
+	if s.chance(3) {
+		left = int64(s.dice.IntN(4 << 10))
+	}
+	s.fs.SetCapacity(max(s.fs.Used()+left, 1))
+	s.cappedTill = time.Now().Add(time.Duration(s.dice.IntN(6000)) * time.Millisecond)
+	s.dirty = true
+	s.stats.fullDisks++
+	s.tracef("disk: %d bytes are left", left)
+}
+
+// freeSpace ends a lack of space.
+func (s *sim) freeSpace() {
+	if !s.cappedTill.IsZero() {
+		s.tracef("disk: there is space")
+		s.fs.SetCapacity(0)
+		s.cappedTill = time.Time{}
+	}
+}
+
 // halt stops the process at an operation: nothing that it does reaches the disk any more, and it does not try for ever.
 func (s *sim) halt(op vfs.Op) {
 	s.tracef("disk: the process ends at %v", op)
@@ -307,6 +351,9 @@ func (s *sim) halt(op vfs.Op) {
 // catchUp follows a step: timers that rang have added their chores, and a store that went on is looked at.
 func (s *sim) catchUp() {
 	synctest.Wait()
+	if time.Now().After(s.cappedTill) {
+		s.freeSpace()
+	}
 	s.mu.Lock()
 	slices.SortStableFunc(s.chores, func(a, b chore) int { return strings.Compare(a.who, b.who) })
 	s.mu.Unlock()
@@ -354,10 +401,14 @@ func (s *sim) commit() {
 		return
 	}
 	s.tracef("commit")
+	waiting := len(s.promises)
 	s.committing()
 	s.set.store.StepCommit()
 	if !s.failing && !s.halted {
 		s.committed()
+		if n := len(s.promises); n > 0 && waiting > 0 {
+			s.fail("a commit is done, and %d clients are not told so", n)
+		}
 	}
 }
 
@@ -366,7 +417,9 @@ func (s *sim) work() {
 	if s.failing || s.set.usable() != nil {
 		return
 	}
-	switch s.dice.IntN(8) {
+	switch s.dice.IntN(9) {
+	case 8:
+		s.tracef("look for space: full %v", s.set.store.StepSpace())
 	case 0, 1, 2:
 		s.tracef("write behind")
 		s.set.store.StepWriteBehind()

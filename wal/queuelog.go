@@ -214,6 +214,9 @@ func (q *QueueLog) Stats() seglog.Stats {
 // acquire opens the log if need be and keeps it open until release.
 func (q *QueueLog) acquire() (seglog.Log, error) {
 	q.used.Store(true)
+	if q.store.isClosing() {
+		return nil, errAbandoned
+	}
 	q.logMu.Lock()
 	if q.log != nil {
 		q.readers++
@@ -293,6 +296,9 @@ func (q *QueueLog) isDeleted() bool {
 func (q *QueueLog) fail(operation string, err error) error {
 	if errors.Is(err, errDeleted) || errors.Is(err, errAbandoned) {
 		return err
+	}
+	if q.store.isClosing() {
+		return fmt.Errorf("%w: %w", errAbandoned, err) // whoever is late may have met what the next store writes: that tells nothing
 	}
 	err = fmt.Errorf("%s log of incarnation %d: %w", operation, q.incarnation, err)
 	q.mu.Lock()
@@ -453,8 +459,8 @@ func (q *QueueLog) closeIdle() bool {
 	if log == nil || busy {
 		return log == nil
 	}
-	if q.appended != q.synced && !q.isDeleted() && q.Err() == nil {
-		// Opened again, the log would take all it finds for durable.
+	if q.appended != q.synced && !q.isDeleted() && q.Err() == nil && !q.store.isClosing() {
+		// Opened again, the log would take all it finds for durable. The next store trusts its checkpoint alone.
 		if err := q.syncLog(log); vfs.OutOfDescriptors(err) {
 			return false
 		}

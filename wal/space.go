@@ -222,7 +222,6 @@ func (s *Store) spaceLoop() {
 	defer s.background.Done()
 	timer := time.NewTimer(spaceDelay)
 	timer.Stop()
-	told := false
 	for {
 		select {
 		case <-s.stop:
@@ -230,28 +229,35 @@ func (s *Store) spaceLoop() {
 		case <-s.fullKick:
 		case <-timer.C:
 		}
-		full := s.space.full.Load()
-		if full == nil {
-			continue
+		if s.attendSpace() {
+			timer.Reset(spaceDelay)
 		}
-		if !told {
-			told = true
-			s.mu.Lock()
-			s.room.Broadcast() // who waits for room is refused
-			s.mu.Unlock()
-			if f := s.cfg.Events.DiskFull; f != nil {
-				f(full)
-			}
-		}
-		if s.lookForSpace() {
-			told = false
-			if f := s.cfg.Events.DiskFreed; f != nil {
-				f()
-			}
-			continue
-		}
-		timer.Reset(spaceDelay)
 	}
+}
+
+// attendSpace does what a full disk asks for, and reports whether it is full still.
+func (s *Store) attendSpace() (full bool) {
+	why := s.space.full.Load()
+	if why == nil {
+		return false
+	}
+	if !s.toldFull {
+		s.toldFull = true
+		s.mu.Lock()
+		s.room.Broadcast() // who waits for room is refused
+		s.mu.Unlock()
+		if f := s.cfg.Events.DiskFull; f != nil {
+			f(why)
+		}
+	}
+	if !s.lookForSpace() {
+		return true
+	}
+	s.toldFull = false
+	if f := s.cfg.Events.DiskFreed; f != nil {
+		f()
+	}
+	return false
 }
 
 // lookForSpace gives back what was acknowledged and reports whether pushes are taken again.

@@ -18,5 +18,8 @@ func (s *Store) StepWriteBehind() { s.writeOnce() }
 // StepSpare prepares a spare journal file.
 func (s *Store) StepSpare() { s.journal.prepareSpare() }
 
+// StepSpace looks for space if the disk is full, and reports whether it is full still.
+func (s *Store) StepSpace() (full bool) { return s.attendSpace() }
+
 // StepHeal tries once to take failed logs up again, and returns how many there still are.
 func (s *Store) StepHeal() (left int) { return s.heal() }

@@ -158,6 +158,7 @@ type Store struct {
 	checkpoint  sync.Mutex // one checkpoint at a time; held during IO
 	abandonOnce sync.Once
 	recovering  bool       // Open is at work, alone
+	toldFull    bool       // that the disk is full; only attendSpace uses it
 	backup      sync.Mutex // one backup at a time; held during IO, taken before checkpoint
 	// uncut is not nil while a backup copies logs, whose fronts must stay meanwhile: those that a checkpoint would have cut. Guarded by mu.
 	uncut map[*QueueLog]bool
