@@ -8,11 +8,13 @@ package queue
 //	sim_test.go        runs, traces, the tests
 //	sim_world_test.go  the process: starts, ends, the background work, the disk's faults
 //	sim_work_test.go   what producers, consumers and owners do
+//	sim_copy_test.go   copies: backups, and the directory as it is found while no process runs
 //	sim_truth_test.go  what must be so: compared with each answer, and with all queues after each start and at the end
 //
 // docs/testing.md tells how to run a seed again, and what the simulation is worth.
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
@@ -26,13 +28,17 @@ import (
 
 const (
 	simSeedsDefault = 1000
+	// simSeedsLong is with QUAIL_LONG=1.
+	simSeedsLong = 30_000
 	// simWorkers is how many groups of seeds run beside each other.
 	simWorkers = 8
-	// simTraceTail is how many lines of its trace a failed run shows; QUAIL_SEED shows all.
+	// simTraceTail is how many lines of its trace a failed run shows; -seed shows all.
 	simTraceTail = 40
 	// simRepeats is how many seeds are run twice.
 	simRepeats = 40
 )
+
+var simSeed = flag.String("seed", "", "seed of the simulation to run and show, or first-last")
 
 // simResult is what one run came to.
 type simResult struct {
@@ -44,7 +50,7 @@ type simResult struct {
 
 // simStats count what runs did, so that one can see that they did something.
 type simStats struct {
-	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots, fullDisks int
+	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots, fullDisks, backups, looks int
 }
 
 func (s *simStats) add(o simStats) {
@@ -59,6 +65,8 @@ func (s *simStats) add(o simStats) {
 	s.logFailures += o.logFailures
 	s.rots += o.rots
 	s.fullDisks += o.fullDisks
+	s.backups += o.backups
+	s.looks += o.looks
 }
 
 // simFailure ends a run.
@@ -93,19 +101,15 @@ func (r *simResult) String() string {
 
 // Without this, what no other test thought of: a fault at the wrong moment that loses a message, doubles it, brings it back, or gives it to two.
 func TestSimulation(t *testing.T) {
-	if text := os.Getenv("QUAIL_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatalf("QUAIL_SEED is %q; a number is wanted", text)
-		}
-		r := simulate(t, seed)
-		t.Logf("seed %d, trace %016x, %+v\n%s", seed, r.hash, r.stats, strings.Join(r.trace, "\n"))
+	first, seeds := simRange(t)
+	if seeds == 1 {
+		r := simulate(t, uint64(first))
+		t.Logf("seed %d, trace %016x, %+v\n%s", first, r.hash, r.stats, strings.Join(r.trace, "\n"))
 		if r.err != "" {
 			t.Fatal(r.err)
 		}
 		return
 	}
-	first, seeds := simRange(t)
 	var stats [simWorkers]simStats
 	t.Run("seeds", func(t *testing.T) {
 		for worker := range simWorkers {
@@ -115,7 +119,7 @@ func TestSimulation(t *testing.T) {
 					r := simulate(t, uint64(seed))
 					stats[worker].add(r.stats)
 					if r.err != "" {
-						t.Fatalf("%s\nagain: QUAIL_SEED=%d go test ./queue -run '^TestSimulation$' -v", r.String(), seed)
+						t.Fatalf("%s\nagain: go test ./queue -run '^TestSimulation$' -seed %d -v", r.String(), seed)
 					}
 				}
 			})
@@ -128,20 +132,25 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d seeds from %d: %+v", seeds, first, all)
 }
 
-// simRange reads QUAIL_SEEDS: a number of seeds, or first-last.
-func simRange(t *testing.T) (first, seeds int) {
-	text := os.Getenv("QUAIL_SEEDS")
-	if text == "" {
+// simRange says which seeds to run.
+func simRange(t *testing.T) (first, count int) {
+	switch {
+	case *simSeed != "":
+	case *seeds != seedsDefault:
+		return 0, *seeds
+	case os.Getenv("QUAIL_LONG") == "1":
+		return 0, simSeedsLong
+	default:
 		return 0, simSeedsDefault
 	}
-	from, to, isRange := strings.Cut(text, "-")
-	a, err := strconv.Atoi(from)
-	if err == nil && !isRange {
-		return 0, a
+	from, to, isRange := strings.Cut(*simSeed, "-")
+	if !isRange {
+		to = from
 	}
-	b, err2 := strconv.Atoi(to)
-	if err != nil || err2 != nil || b < a {
-		t.Fatalf("QUAIL_SEEDS is %q; a number of seeds, or first-last, is wanted", text)
+	a, errA := strconv.Atoi(from)
+	b, errB := strconv.Atoi(to)
+	if errA != nil || errB != nil || a < 0 || b < a {
+		t.Fatalf("-seed is %q; a seed, or first-last, is wanted", *simSeed)
 	}
 	return a, b - a + 1
 }

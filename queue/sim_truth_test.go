@@ -260,6 +260,7 @@ func (s *sim) learn() {
 		s.mend() // a bit rotted, and that was noticed; starting again looks again
 		return
 	}
+	s.compareFound(there)
 	survived := 0
 	for _, l := range s.letters {
 		_, found := there[l]

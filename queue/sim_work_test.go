@@ -84,8 +84,10 @@ func (s *sim) spaceAgain() {
 
 func (s *sim) step() {
 	switch p := s.dice.IntN(1000); {
-	case p < 190:
+	case p < 180:
 		s.push()
+	case p < 190:
+		s.round()
 	case p < 340:
 		s.pull()
 	case p < 450:
@@ -96,14 +98,18 @@ func (s *sim) step() {
 		s.lock()
 	case p < 530:
 		s.unlock()
-	case p < 550:
+	case p < 545:
 		s.manage()
+	case p < 550:
+		s.vanish()
 	case p < 570:
 		s.redrive()
 	case p < 580:
 		s.deleteQueue()
-	case p < 595:
+	case p < 592:
 		s.audit()
+	case p < 595:
+		s.backup()
 	case p < 740:
 		s.commit()
 	case p < 850:
@@ -134,6 +140,59 @@ func (s *sim) step() {
 		s.poorUntil = time.Now().Add(time.Duration(s.dice.IntN(3000)) * time.Millisecond)
 		s.tracef("disk: there are no descriptors")
 	}
+}
+
+// round has several commands share a commit, as the server does for those that it reads at once.
+func (s *sim) round() {
+	life, store := s.life, s.set.store
+	held := s.set.Hold()
+	s.tracef("a round begins")
+	for range 1 + s.dice.IntN(6) {
+		switch s.dice.IntN(5) {
+		case 0, 1:
+			s.push()
+		case 2:
+			s.pull()
+		case 3, 4:
+			s.settleOne()
+		}
+		if s.halted || s.life != life {
+			return
+		}
+	}
+	s.tracef("the round ends")
+	s.committing()
+	held.Release()
+	if s.halted || s.failing {
+		return
+	}
+	if s.set.store == store {
+		s.committed()
+	}
+	if n := len(s.promises); n > 0 {
+		s.fail("a round is over, and %d clients are not told so", n)
+	}
+}
+
+// vanish has a client go away: its waiting pull is taken back, or the batch that could not be sent.
+func (s *sim) vanish() {
+	if len(s.cancels) > 0 && s.chance(2) {
+		i := s.dice.IntN(len(s.cancels))
+		s.tracef("a client that waits goes away")
+		s.cancels[i]()
+		s.cancels = slices.Delete(s.cancels, i, i+1)
+		return
+	}
+	h := s.choose()
+	if h == nil {
+		return
+	}
+	s.tracef("return %s %d", h.queue, h.id)
+	h.uncertain = true // nobody hears whether it went back
+	for id := range h.left {
+		s.histories[messageKey{h.life, id}].exact = false
+	}
+	s.set.Return([]byte(h.queue), h.id)
 }
 
 func (s *sim) pick() string { return simQueues[s.dice.IntN(len(simQueues))] }
@@ -269,6 +328,9 @@ func (s *sim) pull() {
 	if s.chance(6) {
 		r.FillMillis = int64(s.dice.IntN(500))
 	}
+	if s.chance(4) {
+		r.Bytes = int64(s.dice.IntN(2000))
+	}
 	if q := s.set.find([]byte(name)); q != nil && s.chance(6) {
 		if lock, held := q.m.Lock(); held {
 			r.HasToken, r.Token = true, lock.Token
@@ -276,16 +338,31 @@ func (s *sim) pull() {
 	}
 	life := s.life
 	s.tracef("pull %s by %s, block %v", name, consumer, r.Block)
-	s.set.Consume(r, func(b *Batch, after *Future, err error) {
+	cancel := s.set.Consume(r, func(b *Batch, after *Future, err error) {
 		if s.life != life {
 			return
 		}
 		if s.explain(err, simCodes...) {
 			s.tracef("  pull %s by %s: %v", name, consumer, err)
 		} else if b != nil {
+			s.checkBounds(&r, b)
 			s.delivery(name, consumer, r.LeaseMillis, b)
 		}
 	})
+	if r.Block {
+		s.cancels = append(s.cancels, cancel)
+	}
+}
+
+// checkBounds: a batch is no larger than was asked for.
+func (s *sim) checkBounds(r *ConsumeRequest, b *Batch) {
+	bytes := int64(0)
+	for i := range b.Messages {
+		bytes += int64(len(b.Messages[i].Body))
+	}
+	if n := len(b.Messages); n == 0 || n > r.Count || n > 1 && r.Bytes >= 0 && bytes > r.Bytes {
+		s.fail("a pull of %d messages and %d bytes gets %d and %d", r.Count, r.Bytes, n, bytes)
+	}
 }
 
 // delivery notes a batch that comes within a call.

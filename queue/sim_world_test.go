@@ -55,6 +55,7 @@ type sim struct {
 	chores []chore
 	done   int // chores
 
+	cancels []func() // of pulls that wait
 	// answers are the batches that came during a call, in order: they are compared when it is known what the call itself did.
 	answers []func()
 
@@ -72,6 +73,9 @@ type sim struct {
 	halted     bool
 	dirty      bool // something has failed in this life
 	reserve    int64
+	copies     int
+	exists     bool              // the store was opened once
+	found      map[string]string // what was found in the directory while no process ran: queues by body; nil if nobody looked
 	lazy       time.Duration
 
 	reopened bool // the store went on after a journal failure, and nobody has looked yet
@@ -164,7 +168,8 @@ func (s *sim) logFailed(incarnation uint64, err error) {
 // start starts the process, as often as it takes, and looks what is there.
 func (s *sim) start() {
 	for try := 0; ; try++ {
-		s.failing, s.reopened, s.chores, s.answers = false, false, nil, nil
+		s.failing, s.reopened, s.chores, s.answers, s.cancels = false, false, nil, nil, nil
+		s.lookInside()
 		s.disk, s.halted, s.dirty = vfs.NewFailing(s.fs), false, !s.cappedTill.IsZero()
 		s.disk.FailEach(s.fault)
 		if s.quiet = s.quiet || try >= simOpensMax; s.quiet {
@@ -177,6 +182,7 @@ func (s *sim) start() {
 		set, report, err := Open(s.config())
 		s.set = set
 		if err == nil {
+			s.exists = true
 			s.tracef("started: %d queues, %d messages, %d records replayed", report.Queues, report.Messages, report.Records)
 			break
 		}

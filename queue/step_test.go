@@ -314,3 +314,45 @@ func TestWhatIsSetAsideStaysUntilNoCheckpointNeedsIt(t *testing.T) {
 		}
 	})
 }
+
+// Without this a server does not start that made a backup after a checkpoint had failed with its file in place already: there are two files of
+// one number, a delta and the backup's base. The other way round is as bad.
+func TestACheckpointNeverTakesTheNumberOfOneThatFailed(t *testing.T) {
+	checkpoint := func(s *stepped) error { return s.set.Checkpoint() }
+	backup := func(s *stepped) error {
+		_, err := s.set.Backup("/copy")
+		return err
+	}
+	for _, test := range []struct {
+		name        string
+		first, then func(*stepped) error
+	}{{"delta, base", checkpoint, backup}, {"base, delta", backup, checkpoint}} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStepped(t)
+				s.push("a", "first")
+				if err := s.set.Checkpoint(); err != nil {
+					t.Fatal(err)
+				}
+				s.push("a", "second")
+				s.disk.FailWhen(func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir && strings.HasSuffix(op.Path, "/data/checkpoints") }, vfs.FailAfter, vfs.ErrInjected)
+				if err := test.first(s); err == nil {
+					t.Fatal("the checkpoint did not fail")
+				}
+				s.push("a", "third")
+				if err := test.then(s); err != nil {
+					t.Fatal(err)
+				}
+				s.push("a", "fourth")
+				if err := s.set.Checkpoint(); err != nil {
+					t.Fatal(err)
+				}
+				s.fs = s.fs.Crash()
+				s.open()
+				if got := s.bodies("a"); got != "first second third fourth" {
+					t.Fatalf("the queue holds %q", got)
+				}
+			})
+		})
+	}
+}
