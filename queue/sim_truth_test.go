@@ -6,6 +6,7 @@ package queue
 // compared with what it has to be.
 
 import (
+	"bytes"
 	"slices"
 
 	"quail/queue/machine"
@@ -23,6 +24,7 @@ type letter struct {
 	queue   string // where it was pushed
 	life    uint64 // ... in this incarnation
 	id      uint64 // ... as this message
+	headers [][2][]byte
 }
 
 // messageKey is a message: a body that moves to another queue is another message there.
@@ -307,6 +309,7 @@ func (s *sim) delivered(q *queue, consumer string, now, until int64, durable uin
 			}
 			fell = true
 		}
+		s.checkHeaders(l, m)
 		s.checkAttempt(q, h, m)
 		s.checkFront(life, l, m)
 		h.left[m.ID], h.attempts[m.ID] = l, m.Attempt
@@ -315,6 +318,16 @@ func (s *sim) delivered(q *queue, consumer string, now, until int64, durable uin
 		s.checkStrict(b, h)
 	}
 	s.held = append(s.held, h)
+}
+
+// checkHeaders: a message has what it was pushed with; one that moved has more.
+func (s *sim) checkHeaders(l *letter, m *Message) {
+	for _, want := range l.headers {
+		has := slices.ContainsFunc(m.Headers, func(h [2][]byte) bool { return bytes.Equal(h[0], want[0]) && bytes.Equal(h[1], want[1]) })
+		if !has {
+			s.fail("%.30q lacks header %q: %q", l.body, want, m.Headers)
+		}
+	}
 }
 
 // useID: batch numbers and tokens are given out once.

@@ -23,10 +23,12 @@ const (
 )
 
 var (
-	simQueues   = []string{plainQueue, strictQueue, retryQueue, otherQueue, passingQueue}
-	simCodes    = []string{"LOCKED", "WRONGTOKEN", "NOQUEUE", "PAUSED", "QFULL"}
-	simWindow   = int64(5000)
-	simDraining = "drain"
+	simQueues = []string{plainQueue, strictQueue, retryQueue, otherQueue, passingQueue}
+	simCodes  = []string{"LOCKED", "WRONGTOKEN", "NOQUEUE", "PAUSED", "QFULL"}
+	simWindow = int64(5000)
+	// simMessagesMax is how many otherQueue may hold.
+	simMessagesMax = int64(15)
+	simDraining    = "drain"
 )
 
 func (s *sim) createQueues() {
@@ -34,7 +36,7 @@ func (s *sim) createQueues() {
 	for _, name := range simQueues[:4] {
 		list := slices.Clone(common)
 		if name == otherQueue {
-			list = append(list, "max-messages", "60")
+			list = append(list, "max-messages", fmt.Sprint(simMessagesMax))
 		}
 		switch name {
 		case strictQueue:
@@ -257,12 +259,18 @@ func (s *sim) push() {
 		}
 		bodies[i] = []byte(text)
 	}
-	before, lifeBefore := uint64(0), uint64(0)
+	if s.chance(5) {
+		o.Headers = [][2][]byte{{[]byte("number"), fmt.Append(nil, s.next)}, {[]byte("empty"), nil}}
+	}
+	before, lifeBefore, held := uint64(0), uint64(0), int64(0)
 	if q := s.set.find([]byte(name)); q != nil {
-		before, lifeBefore = q.m.LastLSN(), q.log.Incarnation()
+		before, lifeBefore, held = q.m.LastLSN(), q.log.Incarnation(), q.m.Len()
 	}
 	id, after, err := s.set.PushWith([]byte(name), bodies, o)
 	s.tracef("push %s %d %s: %d, %v", name, count, bodies[0][:min(len(bodies[0]), 10)], id, err)
+	if fits := name != otherQueue || held+int64(count) <= simMessagesMax; codeOf(err) == "QFULL" == fits && (fits || err == nil && len(o.Dedup) == 0) {
+		s.fail("a push of %d to queue %s, which has %d: %v", count, name, held, err)
+	}
 	if s.explain(err, "PAUSED", "QFULL") {
 		return
 	}
@@ -276,7 +284,7 @@ func (s *sim) push() {
 	}
 	s.stats.pushed += count
 	for i, body := range bodies {
-		l := &letter{body: string(body), plain: !o.HasDelay && !o.HasTTL, queue: name, life: life, id: id + uint64(i)}
+		l := &letter{body: string(body), plain: !o.HasDelay && !o.HasTTL, queue: name, life: life, id: id + uint64(i), headers: o.Headers}
 		if o.HasTTL {
 			l.over = q.lastWall + o.TTLMillis
 		}
@@ -557,6 +565,7 @@ func (s *sim) manage() {
 
 // listed are the letters in a queue, or an error.
 func (s *sim) listed(name string) ([]Found, error) {
+	s.poorUntil = time.Time{} // else time could pass, and a lease end, between this and what follows
 	list, _, err := s.set.Peek([]byte(name), machine.Gone, 0, 1_000_000)
 	s.hear() // what was over went back, and on to who waits
 	return list, err

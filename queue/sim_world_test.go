@@ -73,6 +73,7 @@ type sim struct {
 	halted     bool
 	dirty      bool // something has failed in this life
 	reserve    int64
+	segment    int
 	copies     int
 	exists     bool              // the store was opened once
 	found      map[string]string // what was found in the directory while no process ran: queues by body; nil if nobody looked
@@ -91,6 +92,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 	}
 	if s.chance(2) {
 		s.reserve = simReserve
+	}
+	if s.segment = 2 << 10; s.chance(6) {
+		s.segment = 24 << 10
 	}
 	s.lazy = []time.Duration{0, 300 * time.Millisecond, 5 * time.Second}[s.dice.IntN(3)]
 	return s
@@ -119,7 +123,7 @@ func (s *sim) config() Config {
 	life, defaults := s.life, machine.DefaultOptions()
 	return Config{
 		Store: wal.Config{FS: s.disk, Dir: simDataDir, JournalFileBytes: 8 << 10, JournalBytes: 48 << 10, CheckpointBytes: 1 << 30,
-			WriteBehindBytes: 32 << 10, SegmentBytes: 2 << 10, OpenLogs: 3, OpenLog: seglog.OpenSim, Stepped: true,
+			WriteBehindBytes: 32 << 10, SegmentBytes: s.segment, OpenLogs: 3, OpenLog: seglog.OpenSim, Stepped: true,
 			ReserveBytes: s.reserve, LazyDelay: s.lazy,
 			Events: wal.Events{
 				JournalFailed: func(err error) { s.journalFailed(err) },

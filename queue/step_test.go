@@ -356,3 +356,25 @@ func TestACheckpointNeverTakesTheNumberOfOneThatFailed(t *testing.T) {
 		})
 	}
 }
+
+// Without this a power cut takes a queue with all its messages, if there was no descriptor when its directory was to be synced: the second
+// attempt found the directory there, and a checkpoint let the journal go.
+func TestADirectoryThatCouldNotBeSyncedIsMadeAgain(t *testing.T) {
+	for seed := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &stepped{world: &world{t: t, fs: vfs.NewLossy(seed), opts: machine.DefaultOptions()}}
+			s.open()
+			s.push("a", "first")
+			s.set.store.StepCommit()
+			s.disk.FailWhen(func(op vfs.Op) bool { return op == vfs.Op{Kind: vfs.OpSyncDir, Path: "/data/queues"} }, vfs.FailBefore, syscall.EMFILE)
+			if err := s.set.Checkpoint(); err != nil {
+				t.Fatal(err)
+			}
+			s.fs = s.fs.Crash()
+			s.open()
+			if got := s.bodies("a"); got != "first" {
+				t.Fatalf("seed %d: the queue holds %q", seed, got)
+			}
+		})
+	}
+}
