@@ -282,7 +282,7 @@ func (s *sim) learn() {
 }
 
 // delivered checks a batch.
-func (s *sim) delivered(q *queue, consumer string, now, until int64, durable uint64, b *Batch) {
+func (s *sim) delivered(q *queue, consumer string, now, wall, until int64, durable uint64, b *Batch) {
 	name, life := q.name, q.log.Incarnation()
 	s.useID(b.ID)
 	s.checkOwner(life, consumer, now)
@@ -300,8 +300,8 @@ func (s *sim) delivered(q *queue, consumer string, now, until int64, durable uin
 			s.fail("queue %s delivers %.30q, which was taken away", name, m.Body)
 		case m.ID > durable:
 			s.fail("queue %s delivers message %d; only %d is durable", name, m.ID, durable)
-		case l.over != 0 && l.over <= q.lastWall && l.life == life && l.id == m.ID:
-			s.fail("queue %s delivers %.30q at %d; its TTL was over at %d", name, m.Body, q.lastWall, l.over)
+		case l.over != 0 && l.over <= wall && l.life == life && l.id == m.ID:
+			s.fail("queue %s delivers %.30q at %d; its TTL was over at %d", name, m.Body, wall, l.over)
 		}
 		if i > 0 && m.ID < b.Messages[i-1].ID {
 			if fell {

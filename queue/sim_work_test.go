@@ -207,15 +207,41 @@ func (s *sim) anyQueue() string {
 	return s.pick()
 }
 
-// pass lets time pass.
+// pass lets time pass, often up to the very millisecond at which something ends.
 func (s *sim) pass() {
 	d := time.Duration(s.dice.IntN(400)) * time.Millisecond
-	if s.chance(3) {
+	switch s.dice.IntN(3) {
+	case 0:
 		d = time.Duration(s.dice.IntN(4000)) * time.Millisecond
+	case 1:
+		if edges := s.edges(); len(edges) > 0 {
+			d = edges[s.dice.IntN(len(edges))]
+		}
 	}
 	time.Sleep(d)
 	s.catchUp()
 	s.tracef("%v pass", d)
+}
+
+// edges are the times until leases and deduplication windows end.
+func (s *sim) edges() (list []time.Duration) {
+	if s.failing || s.set.usable() != nil {
+		return nil
+	}
+	add := func(millis int64) {
+		if millis > 0 {
+			list = append(list, time.Duration(millis)*time.Millisecond)
+		}
+	}
+	now := s.set.store.NowMillis()
+	for _, h := range s.held {
+		add(h.until - now)
+	}
+	wall := s.set.wallMillis(time.Now())
+	for _, key := range slices.Sorted(maps.Keys(s.dedup)) {
+		add(s.dedup[key].until - wall)
+	}
+	return list
 }
 
 // hasRoom is what the server asks before each push: without room it would wait for the background, which waits for the driver here.
@@ -342,7 +368,11 @@ func (s *sim) pull() {
 	if q := s.set.find([]byte(name)); q != nil && s.chance(6) {
 		if lock, held := q.m.Lock(); held {
 			r.HasToken, r.Token = true, lock.Token
+			s.tokens = append(s.tokens, lock.Token)
 		}
+	}
+	if len(s.tokens) > 0 && s.chance(8) { // maybe of a tenure that is over
+		r.HasToken, r.Token = true, s.tokens[len(s.tokens)-1-s.dice.IntN(min(len(s.tokens), 5))]
 	}
 	life := s.life
 	s.tracef("pull %s by %s, block %v", name, consumer, r.Block)
@@ -354,6 +384,9 @@ func (s *sim) pull() {
 			s.tracef("  pull %s by %s: %v", name, consumer, err)
 		} else if b != nil {
 			s.checkBounds(&r, b)
+			if lock, _ := s.set.find(r.Queue).m.Lock(); r.HasToken && lock.Token != r.Token {
+				s.fail("a pull with token %d gets batch %d; the tenure's token is %d", r.Token, b.ID, lock.Token)
+			}
 			s.delivery(name, consumer, r.LeaseMillis, b)
 		}
 	})
@@ -376,9 +409,9 @@ func (s *sim) checkBounds(r *ConsumeRequest, b *Batch) {
 // delivery notes a batch that comes within a call.
 func (s *sim) delivery(name, consumer string, leaseMillis int64, b *Batch) {
 	q, now := s.set.find([]byte(name)), s.set.store.NowMillis()
-	durable, losses := q.log.Durable(), s.losses
+	durable, wall, losses := q.log.Durable(), q.lastWall, s.losses
 	s.answers = append(s.answers, func() {
-		s.delivered(q, consumer, now, now+leaseMillis, durable, b)
+		s.delivered(q, consumer, now, wall, now+leaseMillis, durable, b)
 		s.held[len(s.held)-1].uncertain = s.losses != losses || s.failing
 	})
 }

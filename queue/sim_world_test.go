@@ -56,6 +56,7 @@ type sim struct {
 	done   int // chores
 
 	cancels []func() // of pulls that wait
+	tokens  []uint64 // of tenures, some of them over
 	// answers are the batches that came during a call, in order: they are compared when it is known what the call itself did.
 	answers []func()
 

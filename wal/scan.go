@@ -546,8 +546,12 @@ func saveAside(fs vfs.FS, dir, base string, offset int64, data []byte) (string, 
 	var path string
 	for n := 1; ; n++ {
 		path = filepath.Join(dir, fmt.Sprintf("%s.at-%d.%d", base, offset, n))
-		if _, err := fs.Stat(path); errors.Is(err, os.ErrNotExist) {
+		_, err := fs.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
 			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("look for a name for damaged bytes: %w", err)
 		}
 	}
 	f, err := fs.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_EXCL, 0o640)
