@@ -128,7 +128,7 @@ func (s *sim) step() {
 		s.fillDisk()
 	case p < 988 && s.faulty > 0:
 		s.fullUntil = time.Now().Add(time.Duration(s.dice.IntN(5000)) * time.Millisecond)
-	case p < 992:
+	case p < 990:
 		s.skew += time.Duration(s.dice.IntN(12_000)-6000) * time.Millisecond
 		s.tracef("the wall clock is set to %v", s.skew)
 	case p < 995 && s.faulty > 0:
@@ -260,10 +260,13 @@ func (s *sim) hasRoom() bool {
 }
 
 func (s *sim) push() {
+	s.pushTo(s.pick())
+}
+
+func (s *sim) pushTo(name string) {
 	if !s.hasRoom() {
 		return
 	}
-	name := s.pick()
 	var o PushOptions
 	count := 1
 	switch p := s.dice.IntN(10); {
@@ -317,6 +320,13 @@ func (s *sim) push() {
 		s.letters = append(s.letters, l)
 		s.byBody[l.body] = l
 		s.setLive(l, true, after)
+	}
+	if len(o.Dedup) > 0 && s.chance(3) { // a client that was impatient
+		again, after, err := s.set.PushWith([]byte(name), bodies, o)
+		s.tracef("push %s again: %d, %v", name, again, err)
+		if !s.explain(err, "PAUSED", "QFULL") {
+			s.isFirstPush(fmt.Sprintf("%d %s", life, o.Dedup), q, again, id, after)
+		}
 	}
 }
 
@@ -486,6 +496,11 @@ func (s *sim) settleOne() {
 		n, after, err := s.set.Ack([]byte(h.queue), h.id, ids)
 		s.tracef("ack %s %d %v: %d, %v", h.queue, h.id, ids, n, err)
 		s.acked(h, want, n, after, err)
+		if s.chance(6) { // a client that was impatient
+			n, after, err = s.set.Ack([]byte(h.queue), h.id, nil)
+			s.tracef("ack %s %d again: %d, %v", h.queue, h.id, n, err)
+			s.acked(h, slices.Sorted(maps.Keys(h.left)), n, after, err)
+		}
 		return
 	}
 	mode := []machine.NackMode{machine.Retry, machine.Release, machine.Dead}[s.dice.IntN(3)]
@@ -664,6 +679,10 @@ func (s *sim) deleteQueue() {
 	}
 	for i := range list {
 		s.setLive(s.byBody[string(list[i].Body)], false, after)
+	}
+	if s.chance(3) { // made again, and saved, before anybody has seen that it went
+		s.pushTo(passingQueue)
+		s.work()
 	}
 }
 

@@ -73,12 +73,15 @@ type sim struct {
 	haltIn     int // operations until everything stops; 0: not planned
 	halted     bool
 	dirty      bool // something has failed in this life
-	reserve    int64
-	segment    int
-	copies     int
-	exists     bool              // the store was opened once
-	found      map[string]string // what was found in the directory while no process ran: queues by body; nil if nobody looked
-	lazy       time.Duration
+	// forgotten: what a failed sync left can be read and is on no disk. Only the process that met the error knows; one that follows would
+	// take it for durable. So until the store goes on, the process does not end but with the power.
+	forgotten bool
+	reserve   int64
+	segment   int
+	copies    int
+	exists    bool              // the store was opened once
+	found     map[string]string // what was found in the directory while no process ran: queues by body; nil if nobody looked
+	lazy      time.Duration
 
 	reopened bool // the store went on after a journal failure, and nobody has looked yet
 	failing  bool // the journal has failed and the store has not gone on
@@ -142,7 +145,7 @@ func (s *sim) config() Config {
 			if !s.failing {
 				s.fail("the store was opened again, and it had not failed")
 			}
-			s.reopened, s.failing = true, false
+			s.reopened, s.failing, s.forgotten = true, false, false
 		},
 		Background: func(who string, f func()) {
 			s.mu.Lock()
@@ -203,7 +206,7 @@ func (s *sim) start() {
 		if s.halted {
 			s.cutPower()
 		} else {
-			s.fs.Kill()
+			s.kill()
 		}
 	}
 	s.haltIn, s.quiet = 0, true
@@ -220,7 +223,7 @@ func (s *sim) end(power bool) {
 	} else {
 		s.tracef("kill")
 		s.stats.kills++
-		s.fs.Kill()
+		s.kill()
 	}
 	s.lose()
 	s.down()
@@ -229,7 +232,16 @@ func (s *sim) end(power bool) {
 func (s *sim) cutPower() {
 	s.tracef("power cut")
 	s.stats.powerCuts++
-	s.fs = s.fs.Crash()
+	s.fs, s.forgotten = s.fs.Crash(), false
+}
+
+// kill ends the process alone, if that can be.
+func (s *sim) kill() {
+	if s.forgotten {
+		s.cutPower()
+		return
+	}
+	s.fs.Kill()
 }
 
 // down lets time pass while no process runs.
@@ -265,7 +277,7 @@ func (s *sim) restart() {
 	} else {
 		s.lose()
 	}
-	s.fs.Kill()
+	s.kill()
 	s.down()
 	if clean && s.chance(3) {
 		s.rot()
@@ -311,7 +323,10 @@ func (s *sim) fault(op vfs.Op) (vfs.Failure, error) {
 	if s.faulty == 0 || s.dice.Float64() >= s.faulty {
 		return 0, nil
 	}
-	how := []vfs.Failure{vfs.FailBefore, vfs.FailShort, vfs.FailDropped, vfs.FailAfter}[s.dice.IntN(4)]
+	how := []vfs.Failure{vfs.FailBefore, vfs.FailShort, vfs.FailDropped, vfs.FailAfter, vfs.FailForgotten}[s.dice.IntN(5)]
+	if how == vfs.FailForgotten && (op.Kind == vfs.OpSync || op.Kind == vfs.OpDatasync) {
+		s.forgotten = true
+	}
 	return s.injected(op, how, syscall.EIO)
 }
 
@@ -538,7 +553,7 @@ func (s *sim) mend() {
 		s.set.Close()
 		s.life++
 		s.chores = nil
-		s.fs.Kill()
+		s.kill()
 		s.lose()
 	}
 	if now := s.sector(&s.rotHere); now != nil && slices.Equal(now, s.rotHere.sector) {

@@ -335,7 +335,9 @@ func TestACheckpointNeverTakesTheNumberOfOneThatFailed(t *testing.T) {
 					t.Fatal(err)
 				}
 				s.push("a", "second")
-				s.disk.FailWhen(func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir && strings.HasSuffix(op.Path, "/data/checkpoints") }, vfs.FailAfter, vfs.ErrInjected)
+				s.disk.FailWhen(func(op vfs.Op) bool {
+					return op.Kind == vfs.OpSyncDir && strings.HasSuffix(op.Path, "/data/checkpoints")
+				}, vfs.FailAfter, vfs.ErrInjected)
 				if err := test.first(s); err == nil {
 					t.Fatal("the checkpoint did not fail")
 				}

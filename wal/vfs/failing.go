@@ -59,6 +59,9 @@ const (
 	FailDropped
 	// FailAfter does the whole operation and then returns the error, as a reply that was lost.
 	FailAfter
+	// FailForgotten fails a sync in another way of Linux: what was written since the last one can be read as long as the
+	// power is on, but is never written, and the next sync succeeds all the same. Over another file system than Lossy it is FailBefore.
+	FailForgotten
 )
 
 // ErrInjected is a convenient error to fail with.
@@ -82,6 +85,9 @@ type Failing struct {
 
 // dropper is a File that can forget what was not synced.
 type dropper interface{ dropUnsynced() }
+
+// forgetter is a File that can take what was not synced for written.
+type forgetter interface{ forgetUnsynced() }
 
 // NewFailing wraps inner. It fails nothing until it is told to.
 func NewFailing(inner FS) *Failing {
@@ -362,6 +368,9 @@ func (f *failingFile) sync(kind string, op func() error) error {
 	if failure != nil && how != FailAfter {
 		if how == FailDropped {
 			f.drop()
+		}
+		if fg, ok := f.File.(forgetter); ok && how == FailForgotten {
+			fg.forgetUnsynced()
 		}
 		return failure
 	}

@@ -15,7 +15,7 @@ import (
 // sectorBytes is what a disk writes as a whole: a power cut leaves each sector old or new, never half.
 const sectorBytes = 512
 
-// content is what a file holds. Where no bit of dirty is set, live and synced agree as far as both reach.
+// content is what a file holds. Where no bit of dirty is set, live and synced agree as far as both reach, but for what forget left.
 type content struct {
 	live   []byte   // what reads see
 	synced []byte   // what is on the disk
@@ -100,6 +100,10 @@ func (c *content) drop() {
 		}
 	})
 }
+
+// forget is what a failed sync does on ext4: un-synced bytes can be read still, but the kernel takes them for written, and no later sync
+// writes them.
+func (c *content) forget() { clear(c.dirty) }
 
 // crash is what is found on the disk after a power cut: each un-synced sector is there with probability keep, and of an
 // un-synced change of size nothing, all, or the part up to some byte.
@@ -249,6 +253,13 @@ func (f *lossyFile) dropUnsynced() {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	f.node.drop()
+}
+
+// forgetUnsynced implements forgetter, for Failing.
+func (f *lossyFile) forgetUnsynced() {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	f.node.forget()
 }
 
 // Truncate implements File.
