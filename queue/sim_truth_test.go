@@ -143,9 +143,10 @@ func (s *sim) lose() {
 	s.answered()
 	s.promises, s.touched, s.inFlight = nil, nil, nil
 	for _, l := range s.letters {
-		if l.pending > 0 { // if it is back, others may have passed it meanwhile
-			l.unknown, l.plain, l.pending = true, false, 0
+		if l.pending > 0 && l.live != l.durable { // if it is back, others may have passed it meanwhile
+			l.unknown, l.plain = true, false
 		}
+		l.pending = 0
 	}
 	for _, h := range s.histories {
 		h.failed, h.exact = h.failedSure, false
