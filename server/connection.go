@@ -340,11 +340,13 @@ func (c *connection) Close() error {
 }
 
 // kill closes the connection from any goroutine: at once, or after the current command if one is running, which may be
-// the very one that kills.
+// the very one that kills. A command that blocks is given up before kill returns: who was told of the kill may rely on it that no
+// message goes to that client any more.
 func (c *connection) kill() {
 	c.closing.Store(true)
 	c.nudge()
 	if !c.executing.Load() {
+		c.abandon()
 		c.net.Close()
 	}
 }
