@@ -1,10 +1,18 @@
 package commands
 
+import (
+	"time"
+
+	"quail/commands/acl"
+	"quail/commands/resp"
+)
+
 var auth = &Spec{
 	Name:    "AUTH",
 	Summary: "Authenticate the connection",
 	Group:   GroupConnection,
 	Reply:   "OK.",
+	Notes:   []string{"A wrong password is answered after `auth-delay`; the connection's next commands wait for that, other connections do not."},
 	Errors:  []string{"WRONGPASS"},
 	Args: []Arg{
 		{Name: "username", Optional: true, Text: "Default: default."},
@@ -14,18 +22,15 @@ var auth = &Spec{
 	Run:   runAuth,
 }
 
-// defaultUser is who every connection is that names no other.
-const defaultUser = "default"
-
 func runAuth(c *Call) {
 	switch len(c.Args) {
 	case 2:
-		if !c.Env.Server.RequiresAuth() {
+		if c.Env.Users.Default().Rights().NoPass() {
 			c.W.Error("ERR", "AUTH <password> called without any password configured for the default user. "+
 				"Are you sure your configuration is correct?")
 			return
 		}
-		if authenticate(c, []byte(defaultUser), c.Args[1]) {
+		if authenticate(c, []byte(acl.Default), c.Args[1]) {
 			c.W.OK()
 		}
 	case 3:
@@ -38,13 +43,25 @@ func runAuth(c *Call) {
 }
 
 // authenticate checks the password and, if it is right, lets the connection act as that user; otherwise it answers with
-// WRONGPASS. Without a password on the server any password is right for the default user, as in Redis.
-func authenticate(c *Call, user, password []byte) bool {
-	open := !c.Env.Server.RequiresAuth() && string(user) == defaultUser
-	if !open && !c.Env.Server.CheckPassword(user, password) {
-		c.W.Error("WRONGPASS", "invalid username-password pair or user is disabled.")
+// WRONGPASS, later: the connection is parked meanwhile, which holds up no other and costs a timer.
+func authenticate(c *Call, name, password []byte) bool {
+	if user := c.Env.Users.Authenticate(name, password); user != nil {
+		c.Conn.Authenticate(user)
+		return true
+	}
+	c.failed = true
+	c.Env.Refusals.add(c, refusal{reason: "auth", object: c.spec.words(), user: clipName(name)})
+	refuse := func(w *resp.Writer) { w.Error("WRONGPASS", "invalid username-password pair or user is disabled.") }
+	delay := c.Env.AuthDelay()
+	if delay <= 0 {
+		refuse(c.W)
 		return false
 	}
-	c.Conn.Authenticate(string(user))
-	return true
+	parked := c.Park()
+	timer := time.AfterFunc(delay, func() { parked.Reply(nil, refuse) })
+	parked.OnCancel(func() { timer.Stop() })
+	return false
 }
+
+// clipName bounds a name that no user may have.
+func clipName(name []byte) string { return string(name[:min(len(name), acl.NameBytesMax)]) }

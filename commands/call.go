@@ -8,8 +8,10 @@ package commands
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
+	"quail/commands/acl"
 	"quail/commands/resp"
 	"quail/queue"
 )
@@ -30,6 +32,7 @@ type Call struct {
 	spec   *Spec
 	gate   *queue.Future
 	parked Parked
+	failed bool // the reply that comes later is an error
 }
 
 // Reset empties the call for the next command; W, Conn and Env stay.
@@ -38,6 +41,7 @@ func (c *Call) Reset(args [][]byte) {
 	c.spec = nil
 	c.gate = nil
 	c.parked = nil
+	c.failed = false
 }
 
 // Spec is the command that Run found, or nil before Run and for an unknown one.
@@ -122,7 +126,9 @@ type Conn interface {
 	Authenticated() bool
 	// User is whom the connection acts as: "default" unless Authenticate named another.
 	User() string
-	Authenticate(user string)
+	// Rights are what that user may do now, or nil if the connection is not authenticated.
+	Rights() *acl.Rights
+	Authenticate(user *acl.User)
 	// Reset puts the connection into the state of a new one: RESET.
 	Reset()
 	// SetReplyMode holds from the next command on; CLIENT REPLY itself writes a reply only for ReplyOn, and that is sent.
@@ -131,6 +137,8 @@ type Conn interface {
 	SetNoTouch(on bool)
 	// CloseAfterReply closes the connection when the reply of the current command has left.
 	CloseAfterReply()
+	// Monitor lets the connection see all commands, until Reset.
+	Monitor()
 	// Park: see Call.Park.
 	Park(c *Call) Parked
 }
@@ -173,10 +181,8 @@ type Server interface {
 	KillClients(choose func(ClientInfo) bool) int
 	// Info is what INFO tells of the process.
 	Info() InfoFields
-	// CheckPassword compares in constant time.
-	CheckPassword(user, password []byte) bool
-	// RequiresAuth reports whether a password is set.
-	RequiresAuth() bool
+	// Tell shows a line of the protocol to all connections in MONITOR.
+	Tell(line []byte)
 	// Shutdown begins a graceful stop and returns at once. Without save the last checkpoint is left out; nothing is lost
 	// by that, but the next start has more to replay.
 	Shutdown(save bool)
@@ -204,6 +210,13 @@ type InfoFields struct {
 	MemoryPeakBytes uint64
 	ResidentBytes   uint64
 
+	// ClientsBytes is what all connections hold of commands and replies, ClientsBytesMax its bound; ClientsWaiting connections wait for
+	// memory, and ClientsEvicted were closed for want of it.
+	ClientsBytes    int64
+	ClientsBytesMax int64
+	ClientsWaiting  int64
+	ClientsEvicted  uint64
+
 	// Persistence are further lines of the section Persistence: the journal, checkpoints, recovery. In order.
 	Persistence [][2]string
 }
@@ -213,6 +226,8 @@ type Settings interface {
 	// Match lists name and value of each setting that a pattern matches, each once, sorted by name. A pattern is one of
 	// MatchPattern's, any case.
 	Match(patterns ...string) [][2]string
+	// Secret reports whether there is a setting of that name, in any case, whose value nobody may see.
+	Secret(name string) bool
 	// Set changes all of the settings or none. A *SettingError is worded as Redis words it.
 	Set(pairs [][2]string) error
 	// ResetStats sets the server's own counters to zero.
@@ -241,6 +256,16 @@ type Env struct {
 	Server   Server
 	Settings Settings
 	Stats    *Stats
+	Users    *acl.Users
+	// ACLFile is where the users are kept; nil if the setting aclfile is empty.
+	ACLFile ACLFile
+	// Refusals are what ACL LOG shows.
+	Refusals *Refusals
+	Slowlog  *Slowlog
+	// Monitors is how many connections are in MONITOR.
+	Monitors atomic.Int64
+	// AuthDelay is how long a wrong password waits for its answer.
+	AuthDelay func() time.Duration
 	// Version is Quail's own version, such as 0.1.0.
 	Version string
 }

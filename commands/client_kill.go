@@ -100,11 +100,11 @@ func (f *killFilter) add(c *Call, option, value []byte) bool {
 	case equalFold(option, "LADDR"):
 		f.laddr = string(value)
 	case equalFold(option, "USER"):
-		if string(value) != defaultUser {
+		if c.Env.Users.Lookup(value) == nil {
 			c.W.Error("ERR", "No such user '"+cText(value)+"'")
 			return false
 		}
-		f.user = defaultUser
+		f.user = string(value)
 	case equalFold(option, "SKIPME") && equalFold(value, "YES"):
 		f.skipSelf = true
 	case equalFold(option, "SKIPME") && equalFold(value, "NO"):

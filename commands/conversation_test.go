@@ -144,7 +144,8 @@ func (w *world) given(t *testing.T, words []string) {
 			OldestAgeMillis: 50, FirstID: 4, NextID: 9, Cursor: 8, Batches: make([]machine.BatchInfo, 2), Waiting: 1, Segments: 2,
 			LogBytes: 1000, LiveBytes: 600, BlockedReason: "all 4 messages are leased"}
 	case "password":
-		w.server.password, w.conn.needsPassword, w.conn.authenticated = words[1], true, false
+		w.env.Users.SetPassword(words[1])
+		w.conn.needsPassword, w.conn.authenticated = true, false
 	case "setting-error":
 		w.settings.err = &SettingError{Name: words[1], Unknown: words[2] == "unknown", Reason: words[2]}
 	default:

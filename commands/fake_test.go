@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"quail/commands/acl"
 	"quail/commands/resp"
 	"quail/queue"
 	"quail/queue/machine"
@@ -47,6 +48,11 @@ func (q *fakeQueues) PushWith(name []byte, bodies [][]byte, o queue.PushOptions)
 	q.called("PushWith %q %q delay=%v/%d at=%d ttl=%v/%d dedup=%q headers=%q", name, bodies, o.HasDelay, o.DelayMillis, o.AtMillis,
 		o.HasTTL, o.TTLMillis, o.Dedup, o.Headers)
 	return uint64(q.number), q.future, q.err
+}
+
+func (q *fakeQueues) Backup(directory string) (queue.BackupReport, error) {
+	q.called("Backup %q", directory)
+	return queue.BackupReport{Queues: int(q.number), Bytes: 1000, Duration: 12 * time.Millisecond}, q.err
 }
 
 func (q *fakeQueues) answer(done func()) (cancel func()) {
@@ -184,6 +190,8 @@ type fakeConn struct {
 	info          ClientInfo
 	began         *Spec
 	authenticated bool
+	user          *acl.User
+	env           *Env
 	needsPassword bool
 	closing       bool
 	gone          bool // the client went away while it was parked
@@ -199,26 +207,38 @@ func newFakeConn(proto int) *fakeConn {
 	}
 }
 
-func (c *fakeConn) ID() int64                { return c.info.ID }
-func (c *fakeConn) Info() ClientInfo         { return c.info }
-func (c *fakeConn) Name() string             { return c.info.Name }
-func (c *fakeConn) SetName(s string)         { c.info.Name = s }
-func (c *fakeConn) SetLibName(s string)      { c.info.LibName = s }
-func (c *fakeConn) SetLibVersion(s string)   { c.info.LibVersion = s }
-func (c *fakeConn) Proto() int               { return c.w.Proto }
-func (c *fakeConn) SetProto(v int)           { c.w.Proto, c.info.Proto = v, v }
-func (c *fakeConn) Authenticated() bool      { return c.authenticated }
-func (c *fakeConn) User() string             { return c.info.User }
-func (c *fakeConn) Authenticate(user string) { c.authenticated, c.info.User = true, user }
+func (c *fakeConn) ID() int64              { return c.info.ID }
+func (c *fakeConn) Info() ClientInfo       { return c.info }
+func (c *fakeConn) Name() string           { return c.info.Name }
+func (c *fakeConn) SetName(s string)       { c.info.Name = s }
+func (c *fakeConn) SetLibName(s string)    { c.info.LibName = s }
+func (c *fakeConn) SetLibVersion(s string) { c.info.LibVersion = s }
+func (c *fakeConn) Proto() int             { return c.w.Proto }
+func (c *fakeConn) SetProto(v int)         { c.w.Proto, c.info.Proto = v, v }
+func (c *fakeConn) Authenticated() bool    { return c.authenticated }
+func (c *fakeConn) User() string           { return c.info.User }
+func (c *fakeConn) Authenticate(user *acl.User) {
+	c.authenticated, c.user, c.info.User = true, user, user.Name()
+}
+func (c *fakeConn) Rights() *acl.Rights {
+	switch {
+	case !c.authenticated:
+		return nil
+	case c.user == nil:
+		return c.env.Users.Default().Rights()
+	}
+	return c.user.Rights()
+}
 func (c *fakeConn) Began(spec *Spec)         { c.began = spec }
 func (c *fakeConn) SetReplyMode(m ReplyMode) { c.info.Reply = m }
 func (c *fakeConn) SetNoEvict(on bool)       { c.info.NoEvict = on }
 func (c *fakeConn) SetNoTouch(on bool)       { c.info.NoTouch = on }
+func (c *fakeConn) Monitor()                 { c.env.Monitors.Store(1) }
 func (c *fakeConn) CloseAfterReply()         { c.closing = true }
 
 func (c *fakeConn) Reset() {
 	c.SetProto(2)
-	c.info.Name, c.info.Reply, c.authenticated = "", ReplyOn, !c.needsPassword
+	c.info.Name, c.info.Reply, c.authenticated, c.user = "", ReplyOn, !c.needsPassword, nil
 }
 
 func (c *fakeConn) Park(*Call) Parked {
@@ -249,10 +269,10 @@ func (p *fakeParked) OnCancel(cancel func()) { p.cancel = cancel }
 
 // fakeServer has two other connections besides the caller's.
 type fakeServer struct {
-	password string
-	conn     *fakeConn
-	killed   []int64
-	stopped  string
+	told    []string
+	conn    *fakeConn
+	killed  []int64
+	stopped string
 }
 
 func (s *fakeServer) Clients() []ClientInfo {
@@ -280,10 +300,7 @@ func (s *fakeServer) Info() InfoFields {
 		MemoryPeakBytes: 5 << 30, ResidentBytes: 2048, Persistence: [][2]string{{"journal_bytes", "17"}}}
 }
 
-func (s *fakeServer) CheckPassword(user, password []byte) bool {
-	return string(user) == "default" && s.password != "" && string(password) == s.password
-}
-func (s *fakeServer) RequiresAuth() bool { return s.password != "" }
+func (s *fakeServer) Tell(line []byte)   { s.told = append(s.told, string(line)) }
 func (s *fakeServer) Shutdown(save bool) { s.stopped = fmt.Sprintf("save=%v", save) }
 
 // fakeSettings has two settings.
@@ -312,7 +329,8 @@ func (s *fakeSettings) Set(pairs [][2]string) error {
 	}
 	return s.err
 }
-func (s *fakeSettings) ResetStats() { s.reset++ }
+func (s *fakeSettings) Secret(name string) bool { return strings.EqualFold(name, "requirepass") }
+func (s *fakeSettings) ResetStats()             { s.reset++ }
 
 // world is all of it around one connection.
 type world struct {
@@ -326,7 +344,9 @@ type world struct {
 func newWorld(proto int) *world {
 	w := &world{queues: newFakeQueues(), conn: newFakeConn(proto), settings: &fakeSettings{}}
 	w.server = &fakeServer{conn: w.conn}
-	w.env = &Env{Queues: w.queues, Server: w.server, Settings: w.settings, Stats: NewStats(), Version: "0.1.0"}
+	w.env = &Env{Queues: w.queues, Server: w.server, Settings: w.settings, Stats: NewStats(), Version: "0.1.0",
+		Users: NewUsers(), Refusals: new(Refusals), Slowlog: new(Slowlog), AuthDelay: func() time.Duration { return 0 }}
+	w.conn.env = w.env
 	return w
 }
 

@@ -44,7 +44,7 @@ func runHello(c *Call) {
 	if g.hasAuth && !authenticate(c, g.user, g.password) {
 		return
 	}
-	if !c.Conn.Authenticated() {
+	if c.Conn.Rights() == nil {
 		c.W.Error("NOAUTH", "HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "+
 			"<user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time")
 		return

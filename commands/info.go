@@ -117,6 +117,9 @@ func infoMemory(t *infoText) {
 	t.line("used_memory_rss_human", humanBytes(s.ResidentBytes))
 	t.line("used_memory_peak", s.MemoryPeakBytes)
 	t.line("used_memory_peak_human", humanBytes(s.MemoryPeakBytes))
+	t.line("mem_clients_normal", s.ClientsBytes)
+	t.line("maxmemory_clients", s.ClientsBytesMax)
+	t.line("clients_waiting_for_memory", s.ClientsWaiting)
 	t.line("maxmemory", 0)
 	t.line("maxmemory_human", "0B")
 	t.line("maxmemory_policy", "noeviction")
@@ -141,6 +144,7 @@ func infoStats(t *infoText) {
 	t.line("total_error_replies", failures)
 	t.line("expired_keys", 0)
 	t.line("evicted_keys", 0)
+	t.line("evicted_clients", s.ClientsEvicted)
 }
 
 func infoReplication(t *infoText) {

@@ -59,10 +59,11 @@ var qconfigSet = &Spec{
 		"What is decided from then on follows the new values: the next pull, the next push, the next failed attempt. Batches that " +
 			"are open keep their deadlines, and messages in the queue their delay and TTL.",
 	},
-	Errors: []string{"NOQUEUE", "WALERR"},
-	Args:   []Arg{{Name: "queue", Type: ArgKey}, optionPairsArg(false)},
-	Flags:  FlagWrite,
-	Run:    runQConfigSet,
+	Errors:   []string{"NOQUEUE", "WALERR"},
+	Args:     []Arg{{Name: "queue", Type: ArgKey}, optionPairsArg(false)},
+	AlsoKeys: func(words [][]byte) []Key { return deadLetterQueueIn(words[3:]) },
+	Flags:    FlagWrite,
+	Run:      runQConfigSet,
 }
 
 func runQConfigSet(c *Call) {

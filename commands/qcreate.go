@@ -9,10 +9,11 @@ var qcreate = &Spec{
 		"An option that is not given has the server's default, now and when that default changes later. Sizes may be written " +
 			"as 16kb or 1mb. QCONFIG SET changes options later.",
 	},
-	Errors: []string{"EXISTS", "QFULL", "WALERR"},
-	Args:   []Arg{{Name: "queue", Type: ArgKey}, optionPairsArg(true)},
-	Flags:  FlagWrite | FlagKeyInsert,
-	Run:    runQCreate,
+	Errors:   []string{"EXISTS", "QFULL", "WALERR"},
+	Args:     []Arg{{Name: "queue", Type: ArgKey}, optionPairsArg(true)},
+	AlsoKeys: func(words [][]byte) []Key { return deadLetterQueueIn(words[2:]) },
+	Flags:    FlagWrite | FlagKeyInsert,
+	Run:      runQCreate,
 }
 
 func runQCreate(c *Call) {

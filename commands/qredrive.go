@@ -9,6 +9,7 @@ var qredrive = &Spec{
 		"Each message goes to the end of the queue that it came from, or of the one that TO names, with a new id and no failed attempts. A queue that is " +
 			"missing is made (setting `auto-create`). Leased messages stay, and without TO also those that did not come from another queue. The move neither loses " +
 			"nor doubles a message, whenever the server dies.",
+		"A user whose rules do not allow writing to all queues must name one with TO.",
 		"An error may come after some messages were moved: call again for the rest.",
 	},
 	Errors: []string{"NOQUEUE", "QFULL", "WALERR"},
@@ -17,8 +18,10 @@ var qredrive = &Spec{
 		{Name: "to", Type: ArgKey, Token: "TO", Display: "queue", Optional: true, Text: "Where all of them go. Default: where each came from."},
 		{Name: "count", Type: ArgInteger, Token: "COUNT", Display: "n", Optional: true, Min: 1, Text: "At most so many, lowest id first. Default: all."},
 	},
-	Flags: FlagWrite,
-	Run:   runQRedrive,
+	// The queues that dead letters came from are in their headers, not among the words.
+	NamesAll: func(words [][]byte) bool { return !hasOption(words, "TO") },
+	Flags:    FlagWrite,
+	Run:      runQRedrive,
 }
 
 func runQRedrive(c *Call) {

@@ -35,5 +35,6 @@ type Queues interface {
 	Purge(name []byte, before uint64) (n int64, after *queue.Future, err error)
 	Pause(name []byte, pause, push, consume bool) (*queue.Future, error)
 	Redrive(name, to []byte, most int) (n int, after *queue.Future, err error)
+	Backup(directory string) (queue.BackupReport, error)
 	Delete(name []byte) (existed bool, after *queue.Future, err error)
 }

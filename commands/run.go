@@ -43,14 +43,25 @@ func Run(c *Call) {
 		c.wrongArity()
 		return
 	}
-	if spec.Flags&FlagNoAuth == 0 && !c.Conn.Authenticated() {
-		c.Env.Stats.countRejected(spec)
-		c.W.Error("NOAUTH", "Authentication required.")
-		return
+	if spec.Flags&FlagNoAuth == 0 {
+		rights := c.Conn.Rights()
+		if rights == nil {
+			c.Env.Stats.countRejected(spec)
+			c.W.Error("NOAUTH", "Authentication required.")
+			return
+		}
+		if !rights.All() && !c.permitted(rights) {
+			return
+		}
+	}
+	if c.Env.Monitors.Load() > 0 {
+		c.tell()
 	}
 	before := len(c.W.Buf)
+	began := c.Env.Slowlog.begin(c)
 	spec.Run(c)
-	failed := len(c.W.Buf) > before && c.W.Buf[before] == '-'
+	c.Env.Slowlog.end(c, began)
+	failed := c.failed || len(c.W.Buf) > before && c.W.Buf[before] == '-'
 	c.Env.Stats.count(spec, failed)
 }
 

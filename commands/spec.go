@@ -4,7 +4,9 @@ package commands
 // texts, its ACL categories and docs/commands.md are all derived from it here and in the files of those names; nothing about
 // a command's shape is said twice.
 
-import "strings"
+import (
+	"strings"
+)
 
 // Spec describes one command, or one subcommand of a container such as CLIENT.
 type Spec struct {
@@ -29,6 +31,10 @@ type Spec struct {
 	// Tips are Redis's command tips, for proxies and clients.
 	Tips        []string
 	Subcommands []*Spec
+	// NamesAll says of a call that it may reach queues that its words do not name, for which the user needs access to all.
+	NamesAll func(words [][]byte) bool
+	// AlsoKeys finds the queues that a call names in other places than its keys, such as an option's value.
+	AlsoKeys func(words [][]byte) []Key
 	// Run executes the command. A container may have one too, for the call without a subcommand.
 	Run func(*Call)
 
@@ -334,6 +340,8 @@ func categories(s *Spec) []string {
 	add(s.Flags&FlagReadOnly != 0, "read")
 	add(s.Flags&FlagWrite != 0, "write")
 	add(queues || s.Group == GroupKeys, "queue")
+	add(s.Group == GroupProducing, "produce")
+	add(s.Group == GroupConsuming, "consume")
 	add(s.Flags&FlagFast != 0, "fast")
 	add(s.Flags&FlagFast == 0, "slow")
 	add(s.Flags&FlagBlocking != 0, "blocking")

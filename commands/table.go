@@ -2,6 +2,8 @@ package commands
 
 // The table of all commands, one line each, in the order of docs/commands.md. A command that is not here does not exist.
 
+import "quail/commands/acl"
+
 //go:generate go test -run TestPageIsFresh -update .
 
 // table is filled at start and never changed. It is not initialised where it is declared because COMMAND's functions read
@@ -11,6 +13,8 @@ var (
 	byName map[string]*Spec // keys in upper case
 	// specs are all commands and subcommands, at the place of their counters in Stats.
 	specs []*Spec
+	// catalogue is the same for the rules of users.
+	catalogue *acl.Catalogue
 )
 
 // nameBytesMax is the longest command name plus some; longer words are unknown at once.
@@ -51,6 +55,7 @@ func init() {
 		ttl,
 		typeOf,
 
+		aclCommand,
 		auth,
 		client,
 		echo,
@@ -63,7 +68,10 @@ func init() {
 		command,
 		config,
 		info,
+		monitor,
+		qbackup,
 		shutdown,
+		slowlog,
 		timeNow,
 	}
 	byName = make(map[string]*Spec, len(table))
@@ -76,6 +84,7 @@ func init() {
 	for i, s := range specs {
 		s.ordinal = i
 	}
+	catalogue = newCatalogue()
 }
 
 // Table lists all commands in the order of docs/commands.md; not to be changed.

@@ -586,12 +586,13 @@ func TestDescriptorsRunOut(t *testing.T) {
 	expectIdle(t, s)
 	must(t, conn, "QPUSH", "q", "b")
 	// New queues need files of their own. A crowd of clients must not take these: a log that fails stops its queue.
+	// The bodies are large enough together that the logs are written at once.
 	for i := range 20 {
-		must(t, conn, "QPUSH", fmt.Sprintf("new.%d", i), "d")
+		must(t, conn, "QPUSH", fmt.Sprintf("new.%d", i), strings.Repeat("d", 4<<10))
 	}
 	for i := range 20 {
 		queue := fmt.Sprintf("new.%d", i)
-		eventually(t, 5*time.Second, queue+" has a file", func() bool {
+		eventually(t, 15*time.Second, queue+" has a file", func() bool {
 			fields, err := info(conn, queue)
 			if err != nil {
 				t.Fatalf("while descriptors are short: %v", err)

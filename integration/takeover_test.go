@@ -294,6 +294,25 @@ func TestStandbyTakesOverFromAKilledClient(t *testing.T) {
 	}
 }
 
+// When the operator is told that a client was killed, no message goes to it any more: what is pushed next is not leased to nobody.
+func TestNothingGoesToAKilledClient(t *testing.T) {
+	s := startServer(t)
+	conn := s.connect(t)
+	for round := range 300 {
+		rawPull(t, s, "killed", "worker")
+		awaitLine(t, conn, "killed", 1)
+		if n := must(t, conn, "CLIENT", "KILL", "SKIPME", "yes", "TYPE", "normal"); n != int64(1) {
+			t.Fatalf("CLIENT KILL answered %v", n)
+		}
+		must(t, conn, "QPUSH", "killed", fmt.Sprint(round))
+		b, err := consume(conn, "killed", "worker", "BLOCK", 1000)
+		if err != nil || b == nil || b.messages[0].body != fmt.Sprint(round) || b.messages[0].attempt != 1 {
+			t.Fatalf("round %d: %+v, %v", round, b, err)
+		}
+		must(t, conn, "QACK", "killed", b.id)
+	}
+}
+
 // A client that goes away in the very moment when its message comes. Either it is noticed in time, and the message goes to
 // the other connection at once, or the message was on its way and comes back when its lease ends. It is never lost.
 func TestMessageOutlivesAClientThatGoesAsItComes(t *testing.T) {

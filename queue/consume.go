@@ -108,7 +108,7 @@ func (s *Set) Unlock(name []byte, token uint64) (released bool, after *Future, e
 	if err != nil {
 		return false, after, err
 	}
-	now, err := q.enter()
+	now, err := q.enterToSettle()
 	defer q.leave()
 	if err != nil {
 		return false, q.last, err
@@ -193,7 +193,7 @@ func (s *Set) settle(name []byte, batch uint64, decide func(*queue, machine.Time
 	if err != nil {
 		return 0, after, err
 	}
-	now, err := q.enter()
+	now, err := q.enterToSettle()
 	defer q.leave()
 	if err != nil {
 		return 0, q.last, err
@@ -217,7 +217,7 @@ func (s *Set) Extend(name []byte, batch uint64, millis int64) (deadlineUnixMilli
 	if err != nil {
 		return 0, after, err
 	}
-	now, err := q.enter()
+	now, err := q.enterToSettle()
 	defer q.leave()
 	if err != nil {
 		return 0, q.last, err

@@ -28,7 +28,7 @@ func TestDeliberateFaults(t *testing.T) {
 		t.Skip("needs -faults")
 	}
 	files, err := filepath.Glob("testdata/faults/*.txt")
-	if err != nil || len(files) < 9 {
+	if err != nil || len(files) < 25 {
 		t.Fatalf("%d faults, %v", len(files), err)
 	}
 	root, clean := copySource(t), map[string]bool{}
@@ -125,7 +125,7 @@ func edit(t *testing.T, root string, archive *txtar.Archive) (undo func()) {
 
 // runTest runs one test, named by package and name, in the copy.
 func runTest(root string, test []string) (string, error) {
-	args := append([]string{"test", test[0], "-count=1", "-timeout=60s", "-run=^" + test[1] + "$"}, faultArgs[test[0]]...)
+	args := append([]string{"test", test[0], "-count=1", "-timeout=120s", "-run=^" + test[1] + "$"}, faultArgs[test[0]]...)
 	cmd := exec.Command("go", args...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()

@@ -316,7 +316,7 @@ func (q *queue) fetch(read func() (reach, error)) {
 		return
 	}
 	q.fetching = true
-	go func() {
+	q.set.inBackground("read", q.log.Incarnation(), func() {
 		r, err := read()
 		q.mu.Lock()
 		q.fetching = false
@@ -325,7 +325,7 @@ func (q *queue) fetch(read func() (reach, error)) {
 		}
 		q.mu.Unlock()
 		q.serve() // after an error it answers with the log's failure
-	}()
+	})
 }
 
 // lease makes a batch of what was gathered and returns the answer that delivers it.

@@ -294,7 +294,11 @@ func (q *queue) setTimer(next, clockMillis int64) {
 	wait := time.Duration(max(next-clockMillis, 1)) * time.Millisecond
 	q.timerAt = next
 	if q.timer == nil {
-		q.timer = time.AfterFunc(wait, q.ring)
+		ring := q.ring // on the timer's own goroutine
+		if q.set.cfg.Background != nil {
+			ring = func() { q.set.inBackground("ring", q.log.Incarnation(), q.ring) }
+		}
+		q.timer = time.AfterFunc(wait, ring)
 	} else {
 		q.timer.Reset(wait)
 	}

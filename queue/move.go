@@ -128,7 +128,7 @@ func isOver(now machine.Time, raw []byte) bool {
 func (q *queue) settleMoving(decide decision, reason machine.MoveReason) (after *Future, err error) {
 	bodies := map[uint64][]byte{}
 	for range moveTriesMax {
-		now, err := q.enter()
+		now, err := q.enterToSettle()
 		if err != nil {
 			after := q.last
 			q.leave()
@@ -194,6 +194,12 @@ func (q *queue) read(ids []uint64, bodies map[uint64][]byte) error {
 func (s *Set) deadQueue(name string) (*queue, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
+	}
+	s.mu.RLock()
+	full := s.store.Full()
+	s.mu.RUnlock()
+	if full != nil { // a move writes the bodies again: it takes the space that acknowledgements need
+		return nil, roomError(full)
 	}
 	q, _, err := s.create([]byte(name), machine.Options{})
 	return q, err
@@ -269,7 +275,7 @@ func (q *queue) bury(now machine.Time) {
 		return
 	}
 	q.burying = true
-	go func() {
+	q.set.inBackground("bury", q.log.Incarnation(), func() {
 		_, err := q.settleMoving(func(now machine.Time, p machine.RetryPolicy) (machine.Effect, bool, error) {
 			e, changed := q.m.DecideExpire(now, p)
 			return e, changed, nil
@@ -281,7 +287,7 @@ func (q *queue) bury(now machine.Time) {
 		}
 		q.mu.Unlock()
 		q.serve()
-	}()
+	})
 }
 
 // Redrive moves up to most messages (0: all) of a dead-letter queue back to where they came from, or to the queue `to`, with no
@@ -345,7 +351,7 @@ func (q *queue) redriveStep(list []seen, to []byte) (n int, after *Future, err e
 			return n, after, err
 		}
 		if err := q.store.WaitRoom(); err != nil {
-			return n, after, walError(err)
+			return n, after, roomError(err)
 		}
 		moved, f, err := q.redriveTo(target, list[:k])
 		if err != nil {

@@ -50,7 +50,7 @@ func newQueue(s *Set, name string, log *wal.QueueLog, m *machine.Machine) *queue
 // now is the time for one decision. Called with mu held.
 func (q *queue) now() machine.Time {
 	at := time.Now()
-	q.lastWall = max(q.lastWall, at.UnixMilli())
+	q.lastWall = max(q.lastWall, q.set.wallMillis(at))
 	return machine.Time{ClockMillis: q.store.ClockMillis(at), WallMillis: q.lastWall}
 }
 
@@ -119,7 +119,7 @@ func (q *queue) await(f *Future) {
 	}
 	q.awaited = f
 	if !f.NotifyLater(q) && f.Err() == nil {
-		go q.serve()
+		q.set.inBackground("serve", q.log.Incarnation(), q.serve)
 	}
 }
 
@@ -180,6 +180,17 @@ func (q *queue) enter() (machine.Time, error) {
 	now := q.now()
 	q.tick(now)
 	return now, nil
+}
+
+// enterToSettle is enter for commands that resolve what was delivered. They need the journal and not the queue's log, so a log that
+// found the disk full does not stop them: they are what makes room. Damage and other failures do.
+func (q *queue) enterToSettle() (machine.Time, error) {
+	now, err := q.enter()
+	if err != nil && !q.deleted && wal.OutOfSpace(q.log.Err()) && !wal.Damaged(q.log.Err()) {
+		now, err = q.now(), nil
+		q.tick(now)
+	}
+	return now, err
 }
 
 // leave serves the line if the command changed something for it, unlocks, and then runs the answers.

@@ -82,6 +82,12 @@ func (w *world) powerCut() {
 // lose switches the power off: the set is dead, and of its files there is what was synced, and dice for the rest.
 func (w *world) lose() {
 	crashed := w.fs.Crash()
+	w.die()
+	w.fs = crashed
+}
+
+// die ends the process, but not the page cache.
+func (w *world) die() {
 	w.set.mu.Lock()
 	w.set.closing = true // a dead process reopens nothing
 	close(w.set.closed)
@@ -89,7 +95,6 @@ func (w *world) lose() {
 	w.set.WakeAll()
 	w.set.background.Wait()
 	w.set.store.Abandon()
-	w.fs = crashed
 }
 
 func (w *world) push(queue string, bodies ...string) uint64 {

@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -48,6 +50,12 @@ type Config struct {
 	PushBytesMax func() int64
 	// StoreReopened is told when the store works again after a journal failure. It may be nil.
 	StoreReopened func(Report)
+	// Background, if not nil, is given what would run on a goroutine of its own, f, to run it once, whenever it likes but not within
+	// the call. who names it. A simulation decides so in which order things happen; with it the TTL sweep does not run by itself, and
+	// Store.Stepped is wanted too.
+	Background func(who string, f func())
+	// WallMillis, if not nil, is the wall clock at that moment, unix milliseconds: a simulation sets it forward and back.
+	WallMillis func(at time.Time) int64
 }
 
 // Report says what opening found.
@@ -84,11 +92,35 @@ type Set struct {
 func Open(cfg Config) (*Set, Report, error) {
 	s := &Set{cfg: cfg, closed: make(chan struct{})}
 	report, err := s.openStore(0)
+	if wal.OutOfSpace(err) { // the store has just given its reserve back, to be opened in
+		s.background.Wait() // for what its failed journal has set off
+		s.broken.Store(nil)
+		report, err = s.openStore(0)
+	}
 	if err != nil {
 		return nil, report, err
 	}
-	s.background.Go(s.keepSweeping)
+	if cfg.Background == nil {
+		s.background.Go(s.keepSweeping)
+	}
 	return s, report, nil
+}
+
+// wallMillis is the wall clock at that moment, unix milliseconds.
+func (s *Set) wallMillis(at time.Time) int64 {
+	if s.cfg.WallMillis != nil {
+		return s.cfg.WallMillis(at)
+	}
+	return at.UnixMilli()
+}
+
+// inBackground runs f beside commands.
+func (s *Set) inBackground(what string, incarnation uint64, f func()) {
+	if s.cfg.Background == nil {
+		go f()
+		return
+	}
+	s.cfg.Background(fmt.Sprintf("%s %d", what, incarnation), f)
 }
 
 // openStore opens the store and replaces all queues by what it recovers.
@@ -97,8 +129,9 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	r := &recovery{set: s, byName: map[string]*queue{}, byLife: map[uint64]*queue{}, published: make(chan struct{})}
 	cfg := s.cfg.Store
 	report := cfg.Events.JournalFailed
+	opening := &opening{set: s}
 	cfg.Events.JournalFailed = func(err error) {
-		s.journalFailed(err)
+		opening.journalFailed(err)
 		if report != nil {
 			report(err)
 		}
@@ -139,8 +172,43 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 		q.mu.Unlock()
 	}
 	s.mu.Unlock()
+	opening.done()
 	out.Duration = time.Since(began)
 	return out, nil
+}
+
+// opening keeps back a failure of the journal while its store is being opened: then wal.Open says so, and whoever called it tries again.
+// Were the store opened again for it, too, two would be at work on one directory.
+type opening struct {
+	set *Set
+
+	mu     sync.Mutex // guards the fields below
+	failed error      // kept back
+	over   bool       // the store is the Set's
+}
+
+func (o *opening) journalFailed(err error) {
+	o.mu.Lock()
+	over := o.over
+	o.failed = err
+	o.mu.Unlock()
+	if over {
+		o.set.journalFailed(err)
+	}
+}
+
+// done says that the store is the Set's and works, unless its journal has failed by now.
+func (o *opening) done() {
+	o.mu.Lock()
+	o.over = true
+	failed := o.failed
+	if failed == nil {
+		o.set.broken.Store(nil) // under the lock: a failure from now on must not be overwritten
+	}
+	o.mu.Unlock()
+	if failed != nil {
+		o.set.journalFailed(failed)
+	}
 }
 
 // recovery rebuilds the queues while the store opens. Nobody else sees its queues before the store is open: commands may be
@@ -168,8 +236,16 @@ func (r *recovery) Load(log *wal.QueueLog, lsn uint64, state []byte) error {
 	}
 	q := newQueue(r.set, m.Name(), log, m)
 	r.byLife[log.Incarnation()] = q
-	r.byName[q.name] = q
+	r.name(q)
 	return nil
+}
+
+// name gives q its name, unless a later queue has it: the journal may tell of a whole life that was over before the checkpoint, and
+// that another queue has followed.
+func (r *recovery) name(q *queue) {
+	if other := r.byName[q.name]; other == nil || other.log.Incarnation() < q.log.Incarnation() {
+		r.byName[q.name] = q
+	}
 }
 
 func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
@@ -184,7 +260,7 @@ func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
 	switch machine.Kind(rec.Kind) {
 	case machine.KindCreate:
 		q.name = q.m.Name()
-		r.byName[q.name] = q
+		r.name(q)
 	case machine.KindDelete:
 		if r.byName[q.name] == q {
 			delete(r.byName, q.name)
@@ -291,7 +367,7 @@ func (s *Set) makeLocked(name []byte) (*queue, error) {
 			return nil, err
 		}
 		if err := q.store.WaitRoom(); err != nil {
-			return nil, walError(err)
+			return nil, roomError(err)
 		}
 		q.mu.Lock()
 		if !q.deleted || q.stale {
@@ -315,6 +391,9 @@ func (s *Set) create(name []byte, o machine.Options) (*queue, bool, error) {
 	}
 	if most := s.cfg.QueuesMax(); len(s.byName) >= most {
 		return nil, false, refuse("QFULL", "there are %d queues, as many as max-queues allows; delete some with QDEL or raise max-queues", most)
+	}
+	if err := s.store.Full(); err != nil {
+		return nil, false, roomError(err)
 	}
 	incarnation, err := s.store.NextID()
 	if err != nil {
@@ -441,6 +520,25 @@ func (s *Set) Checkpoint() error {
 	return store.Checkpoint()
 }
 
+// Backup copies all queues into a new directory on the server's machine, while commands go on; see wal.Store.Backup. It waits for the
+// disk. Errors: ERR, WALERR.
+func (s *Set) Backup(dir string) (BackupReport, error) {
+	if !filepath.IsAbs(dir) {
+		return BackupReport{}, refuse("ERR", "directory: got %q; give an absolute path, on the server's machine", clip([]byte(dir)))
+	}
+	if err := s.usable(); err != nil {
+		return BackupReport{}, err
+	}
+	s.mu.RLock()
+	store := s.store
+	s.mu.RUnlock()
+	report, err := store.Backup(filepath.Clean(dir))
+	if err != nil {
+		return report, refuse("ERR", "no backup was made: %v", err)
+	}
+	return report, nil
+}
+
 // Held is a round of commands whose commits gather; see Set.Hold.
 type Held struct{ store *wal.Store }
 
@@ -485,10 +583,7 @@ func (s *Set) StoreStats() (stats wal.Stats, err error) {
 func (s *Set) WakeAll() {
 	s.stopping.Store(true)
 	s.mu.RLock()
-	all := make([]*queue, 0, len(s.byName))
-	for _, q := range s.byName {
-		all = append(all, q)
-	}
+	all := inOrder(s.byLife)
 	s.mu.RUnlock()
 	for _, q := range all {
 		q.mu.Lock()
@@ -519,14 +614,14 @@ func (s *Set) Close() error {
 
 // logChanged wakes the queue's waiters: its log failed, and they hear of it, or it works again, and they are served.
 func (s *Set) logChanged(incarnation uint64) {
-	go func() {
+	s.inBackground("log changed", incarnation, func() {
 		s.mu.RLock()
 		q := s.byLife[incarnation]
 		s.mu.RUnlock()
 		if q != nil {
 			q.serve()
 		}
-	}()
+	})
 }
 
 // journalFailed runs on the committer's goroutine, before the failed commits hear of it. All states may hold changes that
@@ -539,17 +634,14 @@ func (s *Set) journalFailed(err error) {
 		return
 	}
 	s.background.Add(1)
-	go s.reopenStore()
+	s.inBackground("reopen", 0, s.reopenStore)
 }
 
 func (s *Set) reopenStore() {
 	defer s.background.Done()
 	s.mu.Lock()
-	old, queues := s.store, maps.Clone(s.byLife)
+	old, queues := s.store, inOrder(s.byLife)
 	s.mu.Unlock()
-	if old == nil { // the journal failed while the set was still opening: Open reports it
-		return
-	}
 	for _, q := range queues {
 		q.mu.Lock()
 		q.deleted, q.stale = true, true // whoever still holds the pointer is refused
@@ -562,7 +654,6 @@ func (s *Set) reopenStore() {
 	for resume := old.DurableGroup(); ; {
 		report, err := s.openStore(resume)
 		if err == nil {
-			s.broken.Store(nil)
 			if s.cfg.StoreReopened != nil {
 				s.cfg.StoreReopened(report)
 			}
@@ -575,6 +666,15 @@ func (s *Set) reopenStore() {
 		case <-time.After(retryOpenDelay):
 		}
 	}
+}
+
+// inOrder lists queues in the order of their making.
+func inOrder(byLife map[uint64]*queue) []*queue {
+	list := make([]*queue, 0, len(byLife))
+	for _, incarnation := range slices.Sorted(maps.Keys(byLife)) {
+		list = append(list, byLife[incarnation])
+	}
+	return list
 }
 
 // ValidName reports why name cannot be a queue's: it must be 1 to 200 bytes of UTF-8 without control characters or spaces.
@@ -621,4 +721,13 @@ func clip(text []byte) string {
 
 func walError(err error) *Error {
 	return refuse("WALERR", "the log failed, the outcome is unknown: %v; retry with DEDUP once the disk is well", err)
+}
+
+// roomError says why no message is taken. On a full disk nothing was written, and the outcome is known.
+func roomError(err error) *Error {
+	var full *wal.FullError
+	if errors.As(err, &full) {
+		return refuse("WALERR", "%v; nothing was changed; consuming and acknowledging go on and give space back; make room and retry", full)
+	}
+	return walError(err)
 }

@@ -58,16 +58,17 @@ func (s *Set) sweep() {
 		if s.usable() != nil {
 			return
 		}
-		q.mu.Lock()
-		if q.refusal() != nil {
-			q.mu.Unlock()
-			continue
-		}
-		expired := q.sweepAt != 0 && q.sweepAt <= q.now().WallMillis
-		q.mu.Unlock()
-		if expired {
-			q.sweep()
-		}
+		q.sweepIfDue()
+	}
+}
+
+// sweepIfDue sweeps the queue if a TTL has ended.
+func (q *queue) sweepIfDue() {
+	q.mu.Lock()
+	expired := q.refusal() == nil && q.sweepAt != 0 && q.sweepAt <= q.now().WallMillis
+	q.mu.Unlock()
+	if expired {
+		q.sweep()
 	}
 }
 
@@ -85,11 +86,11 @@ func (q *queue) sweep() {
 	defer q.leave()
 	switch {
 	case err != nil:
-		q.expires(now.Add(sweepRetry).UnixMilli())
+		q.expires(q.set.wallMillis(now.Add(sweepRetry)))
 	case soonest != 0:
-		q.expires(max(soonest, now.Add(pause).UnixMilli()))
+		q.expires(max(soonest, q.set.wallMillis(now.Add(pause))))
 	case !last: // a leased message may come back with its time over
-		q.expires(max(q.m.ExpiryWall(), now.Add(pause).UnixMilli()))
+		q.expires(max(q.m.ExpiryWall(), q.set.wallMillis(now.Add(pause))))
 	}
 }
 

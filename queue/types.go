@@ -12,6 +12,9 @@ import (
 // Future tells when what a reply rests on is durable; see wal.Future. A nil Future means: nothing to wait for.
 type Future = wal.Future
 
+// BackupReport says what a backup holds; see wal.BackupReport.
+type BackupReport = wal.BackupReport
+
 // Error is a refusal as a client sees it: "-" Code " " Message. Every error that Set returns is one.
 type Error struct {
 	// Code is one of the stable words of the contract: LOCKED, WRONGTOKEN, NOBATCH, NOQUEUE, EXISTS, PAUSED, QFULL,

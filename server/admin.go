@@ -4,8 +4,6 @@ package server
 // a command, to ask for a stop; for the process's owner, to carry it out.
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net"
 	"os"
 	"runtime/metrics"
@@ -59,17 +57,14 @@ func (s admin) KillClients(choose func(commands.ClientInfo) bool) int {
 	return killed
 }
 
-// RequiresAuth reports whether a password is set.
-func (s *Server) RequiresAuth() bool { return s.cfg.Settings.Text(settings.RequirePass) != "" }
-
-// CheckPassword compares digests, in constant time: neither the password's length nor where the first difference is can
-// be measured.
-func (s admin) CheckPassword(user, password []byte) bool {
-	want := sha256.Sum256([]byte(s.cfg.Settings.Text(settings.RequirePass)))
-	got := sha256.Sum256(password)
-	right := subtle.ConstantTimeCompare(want[:], got[:]) == 1
-	return right && (len(user) == 0 || string(user) == defaultUser)
+func (s admin) killUsers(names []string) {
+	if len(names) > 0 {
+		s.KillClients(func(info commands.ClientInfo) bool { return slices.Contains(names, info.User) })
+	}
 }
+
+// RequiresAuth reports whether a new connection must authenticate before anything else.
+func (s *Server) RequiresAuth() bool { return !s.env.Users.Default().Rights().Open() }
 
 // Shutdown asks for a graceful stop: the owner of the process watches Done.
 func (s admin) Shutdown(save bool) {
@@ -92,6 +87,8 @@ func (s admin) Info() commands.InfoFields {
 		InputBytes:          s.counters.input.Load(),
 		OutputBytes:         s.counters.output.Load(),
 	}
+	info.ClientsBytes, info.ClientsBytesMax = s.ledger.bytes.Load(), s.ledger.limit()
+	info.ClientsWaiting, info.ClientsEvicted = s.ledger.waiting.Load(), s.ledger.evicted.Load()
 	info.Executable, _ = os.Executable()
 	if addr, ok := s.Addr().(*net.TCPAddr); ok {
 		info.TCPPort = addr.Port

@@ -5,7 +5,9 @@ package server
 // other goroutines may touch is said at the fields.
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"quail/commands"
+	"quail/commands/acl"
 	"quail/commands/resp"
 	"quail/queue"
 	"quail/server/guard"
@@ -34,14 +37,15 @@ const (
 	// nothing to ask for but HELLO and AUTH, and thousands like it must not fill the memory.
 	strangerOutputBytesMax = 16 << 10
 
-	defaultUser = "default"
+	// strangerInputBytesMax is the same in place of query-buffer-bytes while a wrong password waits for its answer.
+	strangerInputBytesMax = 64 << 10
 )
 
 type connection struct {
 	server  *Server
 	net     net.Conn
-	sock    *poll.Conn // net, if a loop serves it, else nil
-	serving *serving   // the loop that does
+	sock    socket   // net, if a loop serves it, else nil
+	serving *serving // the loop that does
 	id      int64
 	remote  string
 	local   string
@@ -59,10 +63,14 @@ type connection struct {
 	eof      bool         // the client sends no more
 	skipNext bool         // CLIENT REPLY SKIP: the next reply is dropped
 	skipThis bool
-	slow     bool // the run that was taken last has a command that is not prompt
-	borrows  bool // ... and none that may keep its words
-	left     left // what the loop took from in and left to the own goroutine
-	unread   bool // the socket may have input that no event will announce
+	slow     bool                             // the run that was taken last has a command that is not prompt
+	borrows  bool                             // ... and none that may keep its words
+	left     left                             // what the loop took from in and left to the own goroutine
+	looped   bool                             // the loop runs the commands, not the own goroutine
+	unread   bool                             // the socket may have input that no event will announce
+	greet    func(within time.Duration) error // the handshake of TLS that is still to come
+	// runningBytes is the size of a big command that runs, whose memory is not the input's any more.
+	runningBytes int
 
 	// executing is set while commands run that Read has handed out; closing ends the connection after the current one.
 	executing atomic.Bool
@@ -73,6 +81,10 @@ type connection struct {
 	lastActiveMillis atomic.Int64 // unix
 	lastCommand      atomic.Pointer[commands.Spec]
 	queryBytes       atomic.Int64
+	greeting         atomic.Bool   // greet is not done
+	heldInput        atomic.Int64  // what the ledger was told of the input
+	isStranger       atomic.Bool   // as of the last look at the limits
+	relief           chan struct{} // has room for one: a wait for memory shall look again
 
 	mu          sync.Mutex // guards what follows; never held during IO. The session's fields are written by the own goroutine only, which reads them unlocked
 	session     session
@@ -87,28 +99,48 @@ type connection struct {
 // session is what commands set for their connection; RESET empties it.
 type session struct {
 	name, libName, libVersion string
-	user                      string
+	user                      *acl.User
 	authenticated             bool
 	mode                      commands.ReplyMode
 	noEvict, noTouch          bool
 }
 
-// newConnection makes a connection of a socket; with a loop, that serves it from now on.
-func newConnection(s *Server, conn net.Conn) *connection {
-	serving, sock := s.adopt(conn)
-	if sock != nil {
-		conn = sock
+// socket is a connection that a loop serves: plain or with TLS.
+type socket interface {
+	net.Conn
+	Serve(func(ending bool) bool) error
+	Wait() error
+	TryRead(p []byte) (int, error)
+}
+
+// newConnection makes a connection of a socket; with a loop, that serves it from now on. It speaks TLS if config is not nil.
+func newConnection(s *Server, conn net.Conn, config *tls.Config) *connection {
+	var sock socket
+	var handshake func(time.Duration) error
+	serving, plain := s.adopt(conn)
+	switch {
+	case plain != nil && config != nil:
+		secure := poll.NewSecure(plain, config)
+		sock, conn, handshake = secure, secure, secure.Handshake
+	case plain != nil:
+		sock, conn = plain, plain
+	case config != nil:
+		secure := tls.Server(conn, config)
+		conn, handshake = secure, func(within time.Duration) error { return shakeHands(secure, within) }
 	}
 	c := &connection{
 		server:  s,
 		net:     conn,
 		sock:    sock,
 		serving: serving,
+		greet:   handshake,
 		id:      s.nextID.Add(1),
 		remote:  conn.RemoteAddr().String(),
 		local:   conn.LocalAddr().String(),
 		created: time.Now(),
+		relief:  make(chan struct{}, 1),
 	}
+	c.greeting.Store(handshake != nil)
 	c.unparked.L = &c.mu
 	c.session = s.newSession()
 	c.lastActiveMillis.Store(c.created.UnixMilli())
@@ -123,12 +155,22 @@ func newConnection(s *Server, conn net.Conn) *connection {
 		Refusal:      refusal,
 		Failed:       c.failed,
 		Sent:         s.counters.sent,
+		Held:         func(bytes int) { s.ledger.add(int64(bytes)) },
 	})
 	return c
 }
 
+// shakeHands is for a connection that no loop serves.
+func shakeHands(conn *tls.Conn, within time.Duration) error {
+	conn.SetDeadline(time.Now().Add(within))
+	if err := conn.Handshake(); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
 func (s *Server) newSession() session {
-	return session{user: defaultUser, authenticated: !s.RequiresAuth()}
+	return session{user: s.env.Users.Default(), authenticated: !s.RequiresAuth()}
 }
 
 func (s *Server) writeTimeout() time.Duration { return s.cfg.Settings.Duration(settings.WriteTimeout) }
@@ -182,7 +224,7 @@ func (c *connection) handle(args [][]byte) {
 	c.hold(gateOf(call.Gate()))
 	if c.encoded > encodedBytesMax {
 		c.commit()
-		if c.serving != nil && c.serving.at == c {
+		if c.looped {
 			return // the loop must not wait; it looks at what is unsent after each run, and a run has at most one large reply
 		}
 		c.throttle() // its error comes again when the next command is taken
@@ -223,8 +265,7 @@ func (c *connection) commit() {
 // the disk. Buffering them was rejected: a client that only sends would cost memory until it is dropped. A client that
 // reads nothing for write-timeout ends the wait with an error. What is killed meanwhile is closed at once.
 func (c *connection) throttle() error {
-	room := c.room()
-	if c.out.HasRoom(room) {
+	if c.out.HasRoom(c.room()) {
 		return nil
 	}
 	executing := c.executing.Swap(false)
@@ -232,14 +273,17 @@ func (c *connection) throttle() error {
 	if c.closing.Load() {
 		return nil
 	}
-	return c.out.WaitRoom(room)
+	return c.out.WaitRoom(c.room)
 }
 
 // room is what may wait for this client before its next commands wait too.
 func (c *connection) room() reply.Room {
 	room := reply.Room{UnsentBytes: strangerOutputBytesMax, HeldBytes: heldBytesMax}
-	if c.Authenticated() {
+	if !c.stranger() {
 		room.UnsentBytes = int(c.server.cfg.Settings.Bytes(settings.OutputBuffer))
+	}
+	if c.server.ledger.tight.Load() {
+		return tighten(room)
 	}
 	return room
 }
@@ -286,23 +330,32 @@ func (c *connection) Close() error {
 	c.closeOnce.Do(func() {
 		c.net.Close()
 		c.out.Fail(net.ErrClosed)
+		c.nudge()
+		c.server.ledger.add(-c.heldInput.Swap(0))
 		c.abandon()
 		c.server.remove(c)
+		c.server.unmonitor(c)
 	})
 	return nil
 }
 
 // kill closes the connection from any goroutine: at once, or after the current command if one is running, which may be
-// the very one that kills.
+// the very one that kills. A command that blocks is given up before kill returns: who was told of the kill may rely on it that no
+// message goes to that client any more.
 func (c *connection) kill() {
 	c.closing.Store(true)
+	c.nudge()
 	if !c.executing.Load() {
+		c.abandon()
 		c.net.Close()
 	}
 }
 
 // stop lets the connection end as soon as what it has received is done: the first step of a graceful stop.
 func (c *connection) stop() {
+	if c.greeting.Load() {
+		c.net.Close() // nothing was asked yet
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.parked == nil {
@@ -315,6 +368,7 @@ func (c *connection) interrupt() {
 	if c.reading && !c.interrupted {
 		c.interrupted = true
 		c.net.SetReadDeadline(time.Unix(1, 0))
+		c.nudge()
 	}
 }
 

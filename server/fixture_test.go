@@ -103,6 +103,10 @@ func (q *fakeQueues) Push(_ []byte, bodies [][]byte) (uint64, *queue.Future, err
 	return first, after, nil
 }
 
+func (q *fakeQueues) PushWith(name []byte, bodies [][]byte, _ queue.PushOptions) (uint64, *queue.Future, error) {
+	return q.Push(name, bodies)
+}
+
 func (q *fakeQueues) batch() *queue.Batch {
 	b := &queue.Batch{ID: 1, Messages: q.messages[:1:1]}
 	q.messages = q.messages[1:]
@@ -240,6 +244,12 @@ func start(t testing.TB, given ...string) *running {
 
 func startOn(t testing.TB, ln net.Listener, given ...string) *running {
 	t.Helper()
+	return startWith(t, ln, func(*Config) {}, given...)
+}
+
+// startWith is startOn with more in the configuration.
+func startWith(t testing.TB, ln net.Listener, more func(*Config), given ...string) *running {
+	t.Helper()
 	var pairs [][2]string
 	for _, one := range given {
 		name, value, _ := strings.Cut(one, "=")
@@ -250,7 +260,9 @@ func startOn(t testing.TB, ln net.Listener, given ...string) *running {
 		t.Fatal(err)
 	}
 	r := &running{queues: new(fakeQueues), log: new(logBuffer), ln: ln, served: make(chan error, 1)}
-	r.Server = New(Config{Settings: values, Queues: r.asQueues(), Log: zerolog.New(r.log), Version: "0.0.0"})
+	config := Config{Settings: values, Queues: r.asQueues(), Log: zerolog.New(r.log), Version: "0.0.0"}
+	more(&config)
+	r.Server = New(config)
 	go func() { r.served <- r.Serve(ln) }()
 	return r
 }

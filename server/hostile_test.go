@@ -316,3 +316,17 @@ func TestStrangersAreCheap(t *testing.T) {
 	eventually(t, "all arrived", func() bool { return s.counters.input.Load() >= uint64(100*len(half)) })
 	watch.check(t)
 }
+
+// Without this one web page fills the disk with log lines.
+func TestForgedRequestsAreLoggedOnceASecond(t *testing.T) {
+	s := start(t)
+	for range 200 {
+		c := s.dial(t)
+		c.send("POST / HTTP/1.1\r\n")
+		c.expectEnd("")
+	}
+	warned := strings.Count(s.log.String(), `"level":"warn"`)
+	if warned == 0 || warned > 5 {
+		t.Errorf("%d lines", warned)
+	}
+}

@@ -5,6 +5,7 @@ package server
 // stop is through.
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -27,6 +28,7 @@ const (
 type listener struct {
 	net.Listener
 	server *Server
+	config func() *tls.Config // what a new connection speaks TLS with; nil for plain ones
 
 	closing  chan struct{}
 	stopOnce sync.Once
@@ -34,8 +36,8 @@ type listener struct {
 	lastRefusal time.Time // by Accept's goroutine only
 }
 
-func newListener(s *Server, ln net.Listener) *listener {
-	return &listener{Listener: ln, server: s, closing: make(chan struct{})}
+func newListener(s *Server, ln net.Listener, config func() *tls.Config) *listener {
+	return &listener{Listener: ln, server: s, config: config, closing: make(chan struct{})}
 }
 
 // Accept gives the next connection that may stay. It fails only after Shutdown, with net.ErrClosed.
@@ -103,7 +105,15 @@ func (l *listener) admit(conn net.Conn) *connection {
 		interval := s.cfg.Settings.Duration(settings.TCPKeepAlive)
 		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: interval > 0, Idle: interval, Interval: interval / 3, Count: 3})
 	}
-	c := newConnection(s, conn)
+	var config *tls.Config
+	if l.config != nil {
+		config = l.config()
+	}
+	if s.isProtectedFrom(conn) {
+		l.refuse(conn, config, protectedRefusal, "refused a connection from another machine: protected-mode is on and the user default needs no password; set requirepass")
+		return nil
+	}
+	c := newConnection(s, conn, config)
 	if s.add(c) {
 		if c.sock == nil {
 			return c
@@ -116,13 +126,36 @@ func (l *listener) admit(conn net.Conn) *connection {
 		c.Close()
 		return nil
 	}
-	s.counters.rejected.Add(1)
+	l.refuse(c.net, config, "-ERR max number of clients reached\r\n", "refused a connection: max-clients is reached, or as many as leave descriptors for the files (ulimit -n), or the server stops")
+	return nil
+}
+
+// refuse closes a connection with a last word, which a client that expects TLS does not get: a handshake for the sake of one
+// sentence would be what the limit is against.
+func (l *listener) refuse(conn net.Conn, config *tls.Config, word, why string) {
+	l.server.counters.rejected.Add(1)
 	if now := time.Now(); now.Sub(l.lastRefusal) > refusalLogEvery {
 		l.lastRefusal = now
-		s.cfg.Log.Warn().Str("client", c.remote).Int64("limit", s.clientsMax()).Msg("refused a connection: max-clients is reached, or as many as leave descriptors for the files (ulimit -n), or the server stops")
+		l.server.cfg.Log.Warn().Stringer("client", conn.RemoteAddr()).Int64("limit", l.server.clientsMax()).Msg(why)
 	}
-	c.net.SetWriteDeadline(time.Now().Add(refusalTimeout))
-	c.net.Write([]byte("-ERR max number of clients reached\r\n"))
-	c.net.Close()
-	return nil
+	if config == nil {
+		conn.SetWriteDeadline(time.Now().Add(refusalTimeout))
+		conn.Write([]byte(word))
+	}
+	conn.Close()
+}
+
+// protectedRefusal is one line, as every error of the protocol.
+const protectedRefusal = "-DENIED Quail is in protected mode: the user default needs no password, so only clients of its own machine are served. " +
+	"To serve others, do one of these: 1) set a password, with CONFIG SET requirepass from that machine, and with the setting requirepass " +
+	"(--requirepass, QUAIL_REQUIREPASS) for later starts; 2) give the server an aclfile in which the user default is off or has a password; " +
+	"3) if nobody but your own machines can reach this address, turn the protection off with the setting protected-mode no.\r\n"
+
+// isProtectedFrom says so of a client of another machine while anyone may do anything.
+func (s *Server) isProtectedFrom(conn net.Conn) bool {
+	if !s.cfg.Settings.Bool(settings.ProtectedMode) || s.RequiresAuth() {
+		return false
+	}
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	return ok && !tcp.IP.IsLoopback()
 }

@@ -6,6 +6,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -31,6 +32,7 @@ var standIn = []byte("*1\r\n$8\r\nstand-in\r\n")
 var (
 	errStopping    = errors.New("the server stops")
 	errUnparked    = errors.New("the reply came")
+	errInterrupted = fmt.Errorf("the wait for memory was interrupted: %w", os.ErrDeadlineExceeded)
 	errIdle        = errors.New("idle for longer than timeout")
 	errGone        = errors.New("the client went away, or closed its side, while it was blocked")
 	errQueryBuffer = errors.New("more than query-buffer-bytes wait behind a blocked command")
@@ -50,8 +52,18 @@ func (c *connection) Read(p []byte) (int, error) {
 
 // nextRun sets raw to the next run of commands, when there is one that may run.
 func (c *connection) nextRun() error {
+	if c.greet != nil {
+		err := c.greet(c.server.cfg.Settings.Duration(settings.TLSHandshake))
+		c.greet = nil
+		c.greeting.Store(false)
+		c.unread = true // what came with the end of the handshake
+		if err != nil {
+			return c.end(err)
+		}
+	}
 	c.executing.Store(false)
 	c.commit()
+	c.runningBytes = 0
 	for {
 		if c.closing.Load() {
 			return c.finish()
@@ -81,6 +93,7 @@ func (c *connection) take() (ok bool, err error) {
 	if err := c.throttle(); err != nil {
 		return false, err
 	}
+	c.awaitKeeper()
 	run, err := c.nextOrLeft()
 	if err != nil {
 		return false, c.breach(err)
@@ -88,6 +101,10 @@ func (c *connection) take() (ok bool, err error) {
 	switch {
 	case run.Args != nil:
 		c.alone, c.raw = run.Args, standIn
+		if !run.Lent {
+			c.runningBytes = sizeOf(run.Args)
+			c.account()
+		}
 	case len(run.Raw) > 0:
 		c.raw = run.Raw
 	default:
@@ -99,24 +116,27 @@ func (c *connection) take() (ok bool, err error) {
 
 func (c *connection) limits() guard.Limits {
 	values := c.server.cfg.Settings
+	stranger := c.stranger()
+	c.isStranger.Store(stranger)
 	return guard.Limits{
 		ArgsMax:         int(values.Int(settings.MaxArgs)),
 		BulkBytesMax:    int(values.Bytes(settings.MaxBulk)),
 		CommandBytesMax: int(values.Bytes(settings.QueryBuffer)),
-		Stranger:        !c.Authenticated(),
+		Stranger:        stranger,
 	}
 }
 
 // fill reads the socket once. Blocked says that it does so only to notice a client that vanishes.
 func (c *connection) fill(blocked bool) error {
 	c.out.Flush()
-	if blocked && c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) {
+	if blocked && c.in.Buffered() >= c.inputMax() {
 		return errQueryBuffer
 	}
 	if err := c.beginRead(blocked); err != nil {
 		return err
 	}
 	n, err := c.read(blocked)
+	c.account()
 	blocked, interrupted := c.endRead() // the reply may have come meanwhile
 	if n > 0 {
 		c.filled(n)
@@ -142,10 +162,25 @@ func (c *connection) fill(blocked bool) error {
 	}
 }
 
+// inputMax bounds what waits behind a blocked command. A client that waits for the answer to a wrong password has nothing to
+// say meanwhile, and thousands like it must not fill the memory.
+func (c *connection) inputMax() int {
+	if !c.Authenticated() {
+		return strangerInputBytesMax
+	}
+	return int(c.server.cfg.Settings.Bytes(settings.QueryBuffer))
+}
+
 // read takes what the socket has, or lets the loop run what comes until there is something that it leaves to this goroutine.
 func (c *connection) read(blocked bool) (int, error) {
+	if err := c.awaitMemory(); err != nil {
+		return 0, err
+	}
+	c.rest()
 	if c.sock == nil {
-		return c.net.Read(c.in.Space())
+		space := c.in.Space()
+		c.account()
+		return c.net.Read(space)
 	}
 	if blocked {
 		n, err := c.net.Read(c.in.Space())
@@ -155,7 +190,7 @@ func (c *connection) read(blocked bool) (int, error) {
 	if !c.unread {
 		err := c.sock.Wait()
 		c.unread = true // what the loop left may not be all that the socket had, and nothing announces the rest
-		if err != nil || c.left.is {
+		if err != nil || c.left.is || c.mustWait() {
 			return 0, err
 		}
 	}
@@ -218,7 +253,11 @@ func (c *connection) breach(err error) error {
 	event := c.server.cfg.Log.Debug()
 	var cross *guard.CrossProtocolError
 	if errors.As(err, &cross) {
-		event = c.server.cfg.Log.Warn()
+		// A page that makes a browser send these sends many: one line a second tells as much.
+		now := time.Now().UnixMilli()
+		if last := c.server.lastForged.Load(); now-last >= refusalLogEvery.Milliseconds() && c.server.lastForged.CompareAndSwap(last, now) {
+			event = c.server.cfg.Log.Warn()
+		}
 	}
 	event.Err(err).Int64("id", c.id).Str("client", c.remote).Msg("closed a connection")
 	if cross != nil {

@@ -8,6 +8,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/tidwall/redcon"
 
 	"quail/commands"
+	"quail/commands/acl"
 	"quail/queue"
 	"quail/server/reply"
 	"quail/server/settings"
@@ -46,7 +48,11 @@ type Rounds interface {
 type Config struct {
 	Settings *settings.Values
 	Queues   Queues
-	Log      zerolog.Logger
+	// ACLFile, if not nil, is where Users are kept, and has been loaded.
+	ACLFile *ACLFile
+	// Users are who may come in; nil makes the default user alone, with the setting requirepass as the password.
+	Users *acl.Users
+	Log   zerolog.Logger
 	// Version is Quail's own version, such as 0.1.0.
 	Version string
 	// ConfigFile is the path of the configuration file, if there is one; INFO tells it.
@@ -61,6 +67,7 @@ type Server struct {
 	cfg     Config
 	env     *commands.Env
 	senders *reply.Senders
+	ledger  *ledger
 	loops   []*serving
 	runID   string
 	started time.Time
@@ -78,13 +85,17 @@ type Server struct {
 
 	skipCheckpoint atomic.Bool
 
+	lastForged atomic.Int64 // when a POST or Host: was logged last, unix milliseconds
+
 	stopped  chan struct{} // closed when no connection is left and none will come
 	stopOnce sync.Once
 
-	mu          sync.Mutex // guards listener, connections, empty; never held during IO
+	mu          sync.Mutex // guards listener, connections, monitors, empty; never held during IO
 	listener    *listener
+	secure      *listener
 	connections map[int64]*connection
-	empty       chan struct{} // made by Shutdown, closed when the last connection went
+	monitors    map[int64]*connection // those in MONITOR
+	empty       chan struct{}         // made by Shutdown, closed when the last connection went
 
 	counters counters
 }
@@ -94,6 +105,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg:         cfg,
 		senders:     reply.NewSenders(min(runtime.GOMAXPROCS(0), sendersMax)),
+		ledger:      newLedger(cfg.Settings),
 		runID:       newRunID(),
 		started:     time.Now(),
 		descriptors: descriptorLimit(),
@@ -101,16 +113,36 @@ func New(cfg Config) *Server {
 		asked:       make(chan struct{}),
 		stopped:     make(chan struct{}),
 		connections: make(map[int64]*connection),
+		monitors:    make(map[int64]*connection),
 	}
 	s.env = &commands.Env{
-		Queues:   cfg.Queues,
-		Server:   admin{s},
-		Settings: cfg.Settings,
-		Stats:    commands.NewStats(),
-		Version:  cfg.Version,
+		Queues:    cfg.Queues,
+		Server:    admin{s},
+		Settings:  cfg.Settings,
+		Stats:     commands.NewStats(),
+		Version:   cfg.Version,
+		Users:     cfg.Users,
+		Refusals:  new(commands.Refusals),
+		Slowlog:   new(commands.Slowlog),
+		AuthDelay: func() time.Duration { return cfg.Settings.Duration(settings.AuthDelay) },
 	}
+	if s.env.Users == nil {
+		s.env.Users = commands.NewUsers()
+		s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass))
+	}
+	if cfg.ACLFile != nil {
+		s.env.ACLFile = aclCommands{s, cfg.ACLFile}
+	}
+	slowlog := func() {
+		s.env.Slowlog.Configure(cfg.Settings.Int(settings.SlowlogTime), cfg.Settings.Int(settings.SlowlogMax))
+	}
+	slowlog()
+	cfg.Settings.Watch(settings.SlowlogTime.Setting, slowlog)
+	cfg.Settings.Watch(settings.SlowlogMax.Setting, slowlog)
+	cfg.Settings.Watch(settings.RequirePass.Setting, func() { s.env.Users.SetPassword(cfg.Settings.Text(settings.RequirePass)) })
 	cfg.Settings.OnResetStats(s.counters.reset)
 	s.startLoops()
+	go s.keepLedger()
 	return s
 }
 
@@ -125,14 +157,22 @@ func newRunID() string {
 }
 
 // Serve takes connections from ln until Shutdown, and then returns nil. It may be called once.
-func (s *Server) Serve(ln net.Listener) error {
+func (s *Server) Serve(ln net.Listener) error { return s.serve(ln, nil, &s.listener) }
+
+// ServeTLS is Serve for connections that speak TLS, each with what config returns when it comes. It may be called once, beside Serve or
+// in its place.
+func (s *Server) ServeTLS(ln net.Listener, config func() *tls.Config) error {
+	return s.serve(ln, config, &s.secure)
+}
+
+func (s *Server) serve(ln net.Listener, config func() *tls.Config, place **listener) error {
 	s.mu.Lock()
-	if s.listener != nil || s.stopping.Load() {
+	if *place != nil || s.stopping.Load() {
 		s.mu.Unlock()
 		return fmt.Errorf("serve %s: the server serves already, or was shut down", ln.Addr())
 	}
-	own := newListener(s, ln)
-	s.listener = own
+	own := newListener(s, ln, config)
+	*place = own
 	s.mu.Unlock()
 	return redcon.Serve(own, handle, accepted, nil)
 }
@@ -175,10 +215,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			close(s.empty)
 		}
 	}
-	own, empty := s.listener, s.empty
+	listeners, empty := []*listener{s.listener, s.secure}, s.empty
 	s.mu.Unlock()
-	if own != nil {
-		own.stop()
+	for _, own := range listeners {
+		if own != nil {
+			own.stop()
+		}
 	}
 	s.cfg.Queues.WakeAll()
 	for _, c := range s.all() {

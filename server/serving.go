@@ -21,7 +21,6 @@ import (
 	"quail/server/guard"
 	"quail/server/poll"
 	"quail/server/reply"
-	"quail/server/settings"
 )
 
 const (
@@ -39,7 +38,6 @@ type serving struct {
 	rounds Rounds
 	round  *reply.Round
 	held   queue.Held
-	at     *connection // whose commands are being run
 
 	words [][]byte // of the command that is being run
 }
@@ -113,24 +111,30 @@ func (c *connection) sender() reply.Sender {
 // serve is called by the loop when the socket may have input and the own goroutine waits for it. False leaves the rest to that.
 func (c *connection) serve(ending bool) bool {
 	for {
+		if c.mustWait() {
+			return false
+		}
 		space := c.in.Space()
+		c.account()
 		n, err := c.sock.TryRead(space)
 		if err != nil {
 			return false // it comes again
 		}
 		if n == 0 {
+			c.rest()
 			return true
 		}
 		c.filled(n)
 		switch {
 		case c.waitsBehind(): // it is run when the reply that is owed has come
-			if c.in.Buffered() >= int(c.server.cfg.Settings.Bytes(settings.QueryBuffer)) {
+			if c.in.Buffered() >= c.inputMax() {
 				return false
 			}
 		case !c.serveInput():
 			return false
 		}
 		if n < len(space) && !ending {
+			c.rest()
 			return true
 		}
 	}
@@ -138,10 +142,10 @@ func (c *connection) serve(ending bool) bool {
 
 // serveInput runs the commands that have arrived. False: the own goroutine must go on.
 func (c *connection) serveInput() bool {
-	c.serving.at = c
-	defer func() { c.serving.at = nil }()
+	c.looped = true
+	defer func() { c.looped = false }()
 	for {
-		if c.closing.Load() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
+		if c.closing.Load() || c.server.ledger.isOver() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
 			return false
 		}
 		c.slow, c.borrows = false, true
@@ -180,11 +184,15 @@ func (c *connection) waitsBehind() bool {
 
 // isPrompt says so of a command that goes round redcon: a big one.
 func isPrompt(args [][]byte) bool {
+	return sizeOf(args) <= promptBytesMax && commands.FlagsOf(args[0])&commands.FlagPrompt != 0
+}
+
+func sizeOf(args [][]byte) int {
 	total := 0
 	for _, arg := range args {
 		total += len(arg)
 	}
-	return total <= promptBytesMax && commands.FlagsOf(args[0])&commands.FlagPrompt != 0
+	return total
 }
 
 // runOne runs one big command.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quail/commands"
+	"quail/commands/acl"
 )
 
 var _ commands.Conn = (*connection)(nil)
@@ -13,7 +14,7 @@ var _ commands.Conn = (*connection)(nil)
 func (c *connection) ID() int64        { return c.id }
 func (c *connection) Name() string     { return c.session.name }
 func (c *connection) Proto() int       { return c.w.Proto }
-func (c *connection) User() string     { return c.session.user }
+func (c *connection) User() string     { return c.session.user.Name() }
 func (c *connection) CloseAfterReply() { c.closing.Store(true) }
 
 func (c *connection) Began(spec *commands.Spec) { c.lastCommand.Store(spec) }
@@ -22,6 +23,17 @@ func (c *connection) Began(spec *commands.Spec) { c.lastCommand.Store(spec) }
 func (c *connection) Authenticated() bool {
 	return c.session.authenticated || !c.server.RequiresAuth()
 }
+
+// Rights implements commands.Conn.
+func (c *connection) Rights() *acl.Rights {
+	if !c.Authenticated() {
+		return nil
+	}
+	return c.session.user.Rights()
+}
+
+// stranger says that the client must authenticate first; until then it gets what a stranger gets: less of everything.
+func (c *connection) stranger() bool { return !c.Authenticated() }
 
 func (c *connection) change(set func(*session)) {
 	c.mu.Lock()
@@ -43,7 +55,7 @@ func (c *connection) SetProto(version int) {
 	c.w.Proto = version
 }
 
-func (c *connection) Authenticate(user string) {
+func (c *connection) Authenticate(user *acl.User) {
 	c.change(func(s *session) { s.user, s.authenticated = user, true })
 }
 
@@ -52,6 +64,7 @@ func (c *connection) Reset() {
 	fresh := c.server.newSession()
 	c.change(func(s *session) { *s = fresh })
 	c.SetProto(2)
+	c.server.unmonitor(c)
 	c.skipThis, c.skipNext = false, false
 }
 
@@ -76,7 +89,7 @@ func (c *connection) Info() commands.ClientInfo {
 		RemoteAddr:    c.remote,
 		LocalAddr:     c.local,
 		Name:          c.session.name,
-		User:          c.session.user,
+		User:          c.session.user.Name(),
 		LibName:       c.session.libName,
 		LibVersion:    c.session.libVersion,
 		Proto:         c.w.Proto,

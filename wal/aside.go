@@ -25,9 +25,13 @@ func (s *Store) removeAside(incarnation uint64) {
 }
 
 // setAside makes the records after logLast up to lsn durable outside the queue's log. They come from memory, from what was set
-// aside before, and from the journal. Past asideRingsMax the checkpoint fails and the journal keeps everything, until pushes to
+// aside before, and from the journal. What the last checkpoint needs of it stays: if the power goes before the next one is durable, that
+// is the one that counts, whatever the log has got since. Past asideRingsMax the checkpoint fails and the journal keeps everything, until pushes to
 // all queues wait.
 func (s *Store) setAside(q *QueueLog, logLast, lsn uint64) error {
+	if q.asideFirst != 0 {
+		logLast = min(logLast, q.asideFirst-1)
+	}
 	found := map[uint64][]byte{}
 	keep := func(raw []byte) error {
 		r := record.View(raw)
@@ -117,14 +121,21 @@ func eachRecord(path string, data []byte, f func(raw []byte) error) error {
 	return nil
 }
 
-// loadAside gives q the records between its log's end and its checkpointed state.
+// loadAside gives q the records between its log's end and its checkpointed state. There may be more, of a checkpoint that did not become
+// durable: those before are in the log, those behind in the journal.
 func (s *Store) loadAside(q *QueueLog, lsn uint64) error {
 	path := s.asidePath(q.incarnation)
 	data, err := readAll(s.cfg.FS, path)
 	if err != nil {
 		return err
 	}
-	if err := eachRecord(path, data, q.restore); err != nil {
+	err = eachRecord(path, data, func(raw []byte) error {
+		if record.View(raw).LSN > lsn {
+			return nil
+		}
+		return q.restore(raw)
+	})
+	if err != nil {
 		return err
 	}
 	if q.last != lsn {

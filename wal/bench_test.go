@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"quail/wal/record"
 	"quail/wal/seglog"
@@ -57,7 +58,7 @@ func (q *benchQueue) commit(s *Store, body []byte) *Future {
 
 func benchStore(b *testing.B, dir string, queues int) (*Store, []*benchQueue) {
 	cfg := Config{FS: vfs.OS, Dir: dir, JournalFileBytes: 16 << 20, JournalBytes: 256 << 20, CheckpointBytes: 64 << 20,
-		WriteBehindBytes: 64 << 20, SegmentBytes: 1 << 20, OpenLogs: 128, OpenLog: seglog.Open}
+		WriteBehindBytes: 64 << 20, LazyDelay: 5 * time.Second, SegmentBytes: 1 << 20, OpenLogs: 128, OpenLog: seglog.Open}
 	src := &benchSource{}
 	s, _, err := Open(cfg, src, src, 0)
 	if err != nil {

@@ -185,11 +185,14 @@ type checkpoints struct {
 	dir string
 	id  storeID
 
-	last       checkpointHeader
-	deltas     int
-	baseBytes  int64
-	deltaBytes int64
-	lastBytes  int64
+	last checkpointHeader
+	// One that failed may have its name all the same, behind last. Two of one number would be one too many, and none a gap: so a base
+	// leaves a failed delta's number out, and only another base may follow a failed base, under its name.
+	failedDelta, failedBase bool
+	deltas                  int
+	baseBytes               int64
+	deltaBytes              int64
+	lastBytes               int64
 }
 
 func checkpointName(number uint64, base bool) string {
@@ -292,21 +295,25 @@ func (c *checkpoints) count(h checkpointHeader, size int64) {
 		c.deltas++
 		c.deltaBytes += size
 	}
-	c.last = h
+	c.last, c.failedDelta, c.failedBase = h, false, false
 	c.lastBytes = size
 }
 
 // wantsBase reports whether the next file should hold all queues.
 func (c *checkpoints) wantsBase() bool {
-	return c.last.number == 0 || c.deltas >= deltasMax || c.deltaBytes > max(c.baseBytes, deltaBytesMin)
+	return c.last.number == 0 || c.failedBase || c.deltas >= deltasMax || c.deltaBytes > max(c.baseBytes, deltaBytesMin)
 }
 
 // write makes the next checkpoint durable and then removes those that a new base made useless.
 func (c *checkpoints) write(h checkpointHeader, states []checkpointState) error {
 	h.number = c.last.number + 1
+	if h.base && c.failedDelta {
+		h.number++
+	}
 	data := encodeCheckpoint(h, c.id, states)
 	path := filepath.Join(c.dir, checkpointName(h.number, h.base))
 	if err := writeFileDurably(c.fs, path, data); err != nil {
+		c.failedBase, c.failedDelta = c.failedBase || h.base, c.failedDelta || !h.base
 		return fmt.Errorf("write checkpoint %d: %w", h.number, err)
 	}
 	c.count(h, int64(len(data)))
@@ -330,7 +337,19 @@ func (c *checkpoints) write(h checkpointHeader, states []checkpointState) error 
 // writeFileDurably replaces path as a whole or not at all: write aside, sync, rename, sync the directory.
 func writeFileDurably(fs vfs.FS, path string, data []byte) error {
 	temp := path + ".tmp"
-	f, err := fs.OpenFile(temp, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o640)
+	if err := writeFile(fs, temp, data); err != nil {
+		fs.Remove(temp) // a leftover would only take space, of which there may be none; the next start removes it too
+		return err
+	}
+	if err := fs.Rename(temp, path); err != nil {
+		return err
+	}
+	return fs.SyncDir(filepath.Dir(path))
+}
+
+// writeFile writes and syncs a file.
+func writeFile(fs vfs.FS, path string, data []byte) error {
+	f, err := fs.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o640)
 	if err != nil {
 		return err
 	}
@@ -342,11 +361,5 @@ func writeFileDurably(fs vfs.FS, path string, data []byte) error {
 		f.Close()
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := fs.Rename(temp, path); err != nil {
-		return err
-	}
-	return fs.SyncDir(filepath.Dir(path))
+	return f.Close()
 }

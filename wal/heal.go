@@ -17,6 +17,7 @@ import (
 
 	"quail/wal/record"
 	"quail/wal/seglog"
+	"quail/wal/vfs"
 )
 
 const (
@@ -62,12 +63,12 @@ func (s *Store) healLoop() {
 		case <-s.stop:
 			return
 		case <-s.healKick:
-			delay = healDelay
+			delay = s.firstHealDelay()
 			if !due.IsZero() && time.Until(due) <= delay {
 				continue // many failures in a row must not put the attempt off
 			}
 		case <-timer.C:
-			delay = min(2*delay, healDelayMax)
+			delay = max(min(2*delay, healDelayMax), healDelay)
 			if due = (time.Time{}); s.heal() == 0 {
 				continue
 			}
@@ -75,6 +76,19 @@ func (s *Store) healLoop() {
 		due = time.Now().Add(delay)
 		timer.Reset(delay)
 	}
+}
+
+// firstHealDelay is short if there is a log that found no space: the reserve has just given it some.
+func (s *Store) firstHealDelay() time.Duration {
+	s.mu.Lock()
+	list := slices.Clone(s.failed)
+	s.mu.Unlock()
+	for _, q := range list {
+		if s.cfg.ReserveBytes > 0 && vfs.OutOfSpace(q.Err()) {
+			return spaceHealDelay
+		}
+	}
+	return healDelay
 }
 
 // heal tries every failed log once and returns how many there still are. It excludes checkpoints: one that is under way
@@ -142,6 +156,7 @@ func (q *QueueLog) heal(inJournal [][]byte, journalErr error) (again bool) {
 		return false
 	}
 	q.closeFailed()
+	q.store.space.spent(err)
 	if journalErr != nil {
 		err = fmt.Errorf("%w; reading the journal: %w", err, journalErr)
 	}

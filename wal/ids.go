@@ -54,7 +54,7 @@ func (s *Store) startIDs(reserved uint64) error {
 	s.reserveLocked()
 	f, asked := b.future, b.asked
 	b.mu.Unlock()
-	if err := f.Wait(); err != nil {
+	if err := s.waitFor(f); err != nil {
 		return err
 	}
 	b.mu.Lock()

@@ -50,10 +50,14 @@ type journalConfig struct {
 	begun *begunNote
 	// noSync leaves fdatasync out. It exists so that the power-cut test can show that it would notice.
 	noSync bool
+	// stepped starts no goroutine; see Config.Stepped.
+	stepped bool
 	// committed is called after each durable group, when its Future is done, so that the background writer it wakes finds
 	// the group durable; failed once, when the journal breaks.
 	committed func()
 	failed    func(error)
+	// space is told when there is none for another file; nil in tests.
+	space *space
 }
 
 // journalFile is one file of the ring that holds groups.
@@ -128,8 +132,10 @@ func newJournal(cfg journalConfig, end journalEnd) *journal {
 	for _, f := range j.files {
 		j.used.Add(f.bytes)
 	}
-	j.running.Go(j.prepareSpares)
-	go j.write()
+	if !cfg.stepped {
+		j.running.Go(j.prepareSpares)
+		go j.write()
+	}
 	return j
 }
 
@@ -511,7 +517,7 @@ func (j *journal) rotate(span int64) error {
 	if need := span + blockBytes; need > size {
 		size = need
 		var err error
-		if path, err = j.prepare(size); err != nil {
+		if path, err = j.prepareNow(size); err != nil {
 			return err
 		}
 	} else {
@@ -551,7 +557,16 @@ func (j *journal) takeSpare() (string, error) {
 		return path, nil
 	}
 	j.filesMu.Unlock()
-	return j.prepare(j.cfg.fileBytes)
+	return j.prepareNow(j.cfg.fileBytes)
+}
+
+// prepareNow is prepare for a file that is needed now: it may take the reserve's space.
+func (j *journal) prepareNow(size int64) (string, error) {
+	path, err := j.prepare(size)
+	if err != nil && j.cfg.space.spent(err) {
+		path, err = j.prepare(size)
+	}
+	return path, err
 }
 
 func (j *journal) askSpare() {
@@ -576,12 +591,18 @@ func (j *journal) prepareSpares() {
 		if enough {
 			continue
 		}
-		// An error here is no failure yet: the writer tries itself when it needs the file, and reports that.
-		if path, err := j.prepare(j.cfg.fileBytes); err == nil {
-			j.filesMu.Lock()
-			j.spares = append(j.spares, path)
-			j.filesMu.Unlock()
-		}
+		j.prepareSpare()
+	}
+}
+
+// prepareSpare makes a spare. An error is no failure yet: the writer tries itself when it needs the file, and reports that.
+func (j *journal) prepareSpare() {
+	path, err := j.prepare(j.cfg.fileBytes)
+	j.cfg.space.short(err)
+	if err == nil {
+		j.filesMu.Lock()
+		j.spares = append(j.spares, path)
+		j.filesMu.Unlock()
 	}
 }
 
@@ -657,9 +678,15 @@ func (j *journal) close() error {
 	j.closed = true
 	err := j.failure
 	j.mu.Unlock()
-	j.wake()
-	<-j.done
-	j.running.Wait()
+	if j.cfg.stepped {
+		for j.writeNext() != nextNever {
+		}
+		j.cfg.begun.close()
+	} else {
+		j.wake()
+		<-j.done
+		j.running.Wait()
+	}
 	if err == nil {
 		j.mu.Lock()
 		err = j.failure

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,20 +50,24 @@ type Recovery struct {
 // Open opens or makes the data directory. resumeAfter is 0, or, after a journal failure in this process, the last durable
 // group: everything behind it is ignored, though it may look whole in the page cache.
 // The store takes snapshots from source, which must be ready when Open returns; r is called before.
-// Errors: ErrLocked, *CorruptError, those of the file system, and what r returned.
+// Errors: ErrLocked, *CorruptError, those of the file system, and what r returned. After one that is OutOfSpace it has given
+// the reserve back, and is worth trying once more.
 func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Recovery, error) {
 	s := &Store{cfg: cfg, start: time.Now(), logs: map[uint64]*QueueLog{}, changed: map[uint64]*QueueLog{},
 		wasteful: map[uint64]*QueueLog{}, rewriteKick: make(chan struct{}, 1), source: source,
 		writeKick: make(chan struct{}, 1), pointKick: make(chan struct{}, 1),
-		healKick: make(chan struct{}, 1), stop: make(chan struct{})}
+		healKick: make(chan struct{}, 1), fullKick: make(chan struct{}, 1), stop: make(chan struct{})}
 	s.room = sync.NewCond(&s.mu)
 	var rec Recovery
 	var err error
 	if rec.New, err = s.prepare(); err != nil {
 		return nil, rec, err
 	}
+	s.space = s.newSpace()
+	s.space.open()
 	s.recovering = true
 	if err = s.recover(r, &rec, resumeAfter); err != nil {
+		s.space.spent(err) // the next try has that space
 		s.release()
 		return nil, rec, err
 	}
@@ -71,11 +77,15 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 			s.logFailed(q.incarnation, err)
 		}
 	}
-	s.background.Add(4)
-	go s.rewriteLoop()
-	go s.writeBehind()
-	go s.checkpointLoop()
-	go s.healLoop()
+	s.awaitBytes()
+	if !cfg.Stepped {
+		s.background.Add(5)
+		go s.rewriteLoop()
+		go s.spaceLoop()
+		go s.writeBehind()
+		go s.checkpointLoop()
+		go s.healLoop()
+	}
 	if rec.Records > 0 {
 		s.kick(s.writeKick)
 		s.kick(s.pointKick)
@@ -182,13 +192,22 @@ func (s *Store) newIdentity(path string) error {
 			return &CorruptError{File: path, Reason: "the store's identity is missing, but its data is there"}
 		}
 	}
-	rand.Read(s.id[:])
+	s.id = newStoreID()
+	return writeIdentity(s.cfg.FS, path, s.id)
+}
+
+func newStoreID() (id storeID) {
+	rand.Read(id[:])
+	return id
+}
+
+func writeIdentity(fs vfs.FS, path string, id storeID) error {
 	data := make([]byte, storeFileBytes)
 	copy(data, storeMagic[:])
 	binary.LittleEndian.PutUint32(data[8:], storeVersion)
-	copy(data[12:], s.id[:])
+	copy(data[12:], id[:])
 	binary.LittleEndian.PutUint32(data[28:], crc32.Checksum(data[:28], castagnoli))
-	if err := writeFileDurably(s.cfg.FS, path, data); err != nil {
+	if err := writeFileDurably(fs, path, data); err != nil {
 		return fmt.Errorf("write identity of the store: %w", err)
 	}
 	return nil
@@ -201,10 +220,12 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range states {
+	for _, incarnation := range slices.Sorted(maps.Keys(states)) { // in order, so that a simulated start is the same each time
+		c := states[incarnation]
 		q := s.newLog(c)
 		s.logs[c.incarnation] = q
 		if c.logLast < c.lsn {
+			q.asideFirst = c.logLast + 1
 			if err := s.loadAside(q, c.lsn); err != nil {
 				return err
 			}
@@ -220,7 +241,7 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	}
 	scan.needed = max(scan.needed, s.begun.least)
 	if resumeAfter > 0 {
-		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes, s.begun); err != nil {
+		if err := scan.barrier(resumeAfter, s.cfg.JournalFileBytes, s.begun, s.space); err != nil {
 			return err
 		}
 	}
@@ -300,7 +321,7 @@ func (s *Store) startJournal(end *journalEnd) error {
 	}
 	end.spares = spares
 	s.journal = newJournal(journalConfig{fs: s.cfg.FS, dir: s.journalDir(), id: s.id, fileBytes: s.cfg.JournalFileBytes,
-		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync,
-		committed: s.groupCommitted, failed: s.journalFailed}, *end)
+		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync, stepped: s.cfg.Stepped,
+		committed: s.groupCommitted, failed: s.journalFailed, space: s.space}, *end)
 	return nil
 }

@@ -28,9 +28,12 @@ type QueueLog struct {
 	durable uint64     // records up to here are durable; see settle
 	commits []commitMark
 	dirty   bool // in the store's list for the background writer
-	changed bool // has records that the last checkpoint does not cover
-	deleted bool
-	err     error // this log failed: it is not written or read until heal takes it up again
+	// unwritten is how many bytes were committed since the last append, and dirtySince when the first of them was; see canWait.
+	unwritten  int
+	dirtySince time.Time
+	changed    bool // has records that the last checkpoint does not cover
+	deleted    bool
+	err        error // this log failed: it is not written or read until heal takes it up again
 	// failedAt is when it did.
 	failedAt time.Time
 
@@ -48,6 +51,9 @@ type QueueLog struct {
 	bytes           atomic.Int64    // size of the log on disk as it was seen last; 0 if it was not
 	saved           atomic.Uint64   // last LSN that the log must hold by the last durable checkpoint
 	damagedSegments map[uint64]bool // by first LSN: not to be rewritten; the rewriting goroutine's alone
+	// asideFirst is the first record that the last durable checkpoint needs from what was set aside, 0 if none. Only opening and
+	// checkpoints use it.
+	asideFirst uint64
 }
 
 // commitMark says which Future the records up to lsn wait for.
@@ -83,10 +89,21 @@ func (q *QueueLog) committed(raws [][]byte, f *Future) {
 	}
 	enlist := !q.dirty
 	q.dirty = true
+	q.unwritten += bytes
+	if enlist {
+		q.dirtySince = time.Now()
+	}
 	q.mu.Unlock()
 	if enlist {
 		q.store.enlist(q)
 	}
+}
+
+// canWait reports whether the background writer had better let more gather before it appends to this log.
+func (q *QueueLog) canWait(now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err == nil && !q.deleted && q.unwritten < lazyBytes && now.Sub(q.dirtySince) < q.store.cfg.LazyDelay
 }
 
 // change announces records that no checkpoint covers yet. It comes before they are committed: a checkpoint that starts
@@ -200,6 +217,9 @@ func (q *QueueLog) Stats() seglog.Stats {
 // acquire opens the log if need be and keeps it open until release.
 func (q *QueueLog) acquire() (seglog.Log, error) {
 	q.used.Store(true)
+	if q.store.isClosing() {
+		return nil, errAbandoned
+	}
 	q.logMu.Lock()
 	if q.log != nil {
 		q.readers++
@@ -237,6 +257,10 @@ func (q *QueueLog) open() (seglog.Log, error) {
 	if err := q.Err(); err != nil {
 		return nil, err
 	}
+	// Opening repairs, and what this store knows of the log is no longer true: the next store may be writing it.
+	if q.store.isClosing() {
+		return nil, errAbandoned
+	}
 	cfg := q.store.segmentConfig(q.incarnation)
 	var log seglog.Log
 	err := q.store.patiently(q, func() error {
@@ -267,7 +291,10 @@ func (q *QueueLog) measure(log seglog.Log) {
 	q.bytes.Store(stats.Bytes)
 }
 
-var errDeleted = errors.New("the queue was deleted")
+var (
+	errDeleted   = errors.New("the queue was deleted")
+	errAbandoned = errors.New("the store is closed")
+)
 
 func (q *QueueLog) isDeleted() bool {
 	q.mu.Lock()
@@ -277,8 +304,11 @@ func (q *QueueLog) isDeleted() bool {
 
 // fail stops this queue, until heal takes its log up again; the others go on.
 func (q *QueueLog) fail(operation string, err error) error {
-	if errors.Is(err, errDeleted) {
+	if errors.Is(err, errDeleted) || errors.Is(err, errAbandoned) {
 		return err
+	}
+	if q.store.isClosing() {
+		return fmt.Errorf("%w: %w", errAbandoned, err) // whoever is late may have met what the next store writes: that tells nothing
 	}
 	err = fmt.Errorf("%s log of incarnation %d: %w", operation, q.incarnation, err)
 	q.mu.Lock()
@@ -290,6 +320,7 @@ func (q *QueueLog) fail(operation string, err error) error {
 	}
 	q.mu.Unlock()
 	if first {
+		q.store.space.spent(err)
 		q.store.pendingBytes.Add(-pending)
 		q.store.logFailed(q.incarnation, err)
 		q.store.stopped(q)
@@ -313,6 +344,7 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		return err
 	}
 	batch := q.tail[:upTo-q.tailLSN+1]
+	q.unwritten, q.dirtySince = 0, time.Now()
 	q.mu.Unlock()
 
 	log, err := q.open()
@@ -438,8 +470,8 @@ func (q *QueueLog) closeIdle() bool {
 	if log == nil || busy {
 		return log == nil
 	}
-	if q.appended != q.synced && !q.isDeleted() && q.Err() == nil {
-		// Opened again, the log would take all it finds for durable.
+	if q.appended != q.synced && !q.isDeleted() && q.Err() == nil && !q.store.isClosing() {
+		// Opened again, the log would take all it finds for durable. The next store trusts its checkpoint alone.
 		if err := q.syncLog(log); vfs.OutOfDescriptors(err) {
 			return false
 		}

@@ -4,7 +4,9 @@ package wal
 // the states, and only then let the journal and the logs' fronts go.
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"quail/wal/vfs"
@@ -18,12 +20,19 @@ const retryDelay = time.Second
 func (s *Store) Checkpoint() error {
 	s.checkpoint.Lock()
 	defer s.checkpoint.Unlock()
+	_, err := s.takeCheckpoint(s.points.wantsBase())
+	return err
+}
+
+// takeCheckpoint returns the states that it saved: all of them for a base. Called with checkpoint held.
+func (s *Store) takeCheckpoint(base bool) ([]checkpointState, error) {
 	began := time.Now()
 	if err := s.failure(); err != nil {
-		return fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
+		return nil, fmt.Errorf("checkpoint: the journal has failed: %w", err) // states may rest on what is lost
 	}
+	s.checkSpace()
 	mark := s.journal.written.Load()
-	h := checkpointHeader{base: s.points.wantsBase(), firstNeeded: s.journal.nextGroup()}
+	h := checkpointHeader{base: base, firstNeeded: s.journal.nextGroup()}
 	list, gone := s.takeChanged(h.base)
 	states, err := s.saveStates(list)
 	if err == nil {
@@ -36,7 +45,9 @@ func (s *Store) Checkpoint() error {
 		h.sequence = s.journal.begun.Load()
 		h.idsReserved = s.idsReserved()
 		h.clockMillis = s.NowMillis()
-		err = s.points.write(h, states)
+		if err = s.points.write(h, states); err != nil && s.space.spent(err) {
+			err = s.points.write(h, states)
+		}
 	}
 	if err != nil {
 		s.giveBack(list, gone)
@@ -47,10 +58,13 @@ func (s *Store) Checkpoint() error {
 		if s.cfg.Events.CheckpointFailed != nil {
 			s.cfg.Events.CheckpointFailed(err)
 		}
-		return fmt.Errorf("checkpoint: %w", err)
+		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
 	s.pointMark.Store(mark)
 	s.journal.recycle(h.firstNeeded)
+	for _, q := range gone { // not before: until now the last checkpoint needed it, and a start reads it at once
+		s.removeAside(q.incarnation)
+	}
 	s.cutFronts(states)
 	s.saved(states)
 	s.mu.Lock()
@@ -62,7 +76,7 @@ func (s *Store) Checkpoint() error {
 	if s.cfg.Events.CheckpointDone != nil {
 		s.cfg.Events.CheckpointDone(CheckpointReport{Queues: len(states), Bytes: s.points.lastBytes, Duration: time.Since(began)})
 	}
-	return nil
+	return states, nil
 }
 
 // takeChanged resets the set of changed queues and returns it, or all queues for a base.
@@ -84,6 +98,7 @@ func (s *Store) takeChanged(all bool) (list, gone []*QueueLog) {
 	}
 	s.changed = map[uint64]*QueueLog{}
 	gone, s.gone = s.gone, nil
+	slices.SortFunc(list, func(a, b *QueueLog) int { return cmp.Compare(a.incarnation, b.incarnation) }) // files are written in this order
 	return list, gone
 }
 
@@ -100,10 +115,7 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 	states := make([]checkpointState, 0, len(list))
 	for _, q := range list {
 		snap, ok := s.source.Snapshot(q.incarnation)
-		if !snap.After.Done() {
-			s.journal.wake() // it may be one that nobody has waited for yet
-		}
-		if err := snap.After.Wait(); err != nil {
+		if err := s.waitFor(snap.After); err != nil {
 			return nil, fmt.Errorf("records of incarnation %d: %w", q.incarnation, err)
 		}
 		if !ok {
@@ -127,7 +139,11 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 			return nil, err // nothing is wrong with the log
 		}
 		if err != nil {
-			if err := s.setAside(q, logLast, snap.LSN); err != nil {
+			err := s.setAside(q, logLast, snap.LSN)
+			if err != nil && s.space.spent(err) {
+				err = s.setAside(q, logLast, snap.LSN)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("set records of incarnation %d aside: %w", q.incarnation, err)
 			}
 		}
@@ -135,6 +151,18 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 			first: min(snap.First, logLast+1), logLast: min(logLast, snap.LSN), state: snap.State})
 	}
 	return states, nil
+}
+
+// waitFor waits for a Future that may be one that nobody has waited for yet.
+func (s *Store) waitFor(f *Future) error {
+	if !f.Done() {
+		if s.cfg.Stepped {
+			s.journal.writeNext()
+		} else {
+			s.journal.wake()
+		}
+	}
+	return f.Wait()
 }
 
 // removeGone removes the directories of deleted queues, durably before the journal files that know of the deletion are
@@ -147,7 +175,6 @@ func (s *Store) removeGone(gone []*QueueLog) error {
 		if err := q.removeFiles(); err != nil {
 			return fmt.Errorf("remove log of deleted queue: %w", err)
 		}
-		s.removeAside(q.incarnation)
 	}
 	if err := s.cfg.FS.SyncDir(s.queuesDir()); err != nil {
 		return fmt.Errorf("sync directory of queues: %w", err)
@@ -161,7 +188,14 @@ func (s *Store) cutFronts(states []checkpointState) {
 		s.mu.Lock()
 		q := s.logs[c.incarnation]
 		s.mu.Unlock()
-		if q == nil || c.gone || q.Err() != nil {
+		if q == nil || c.gone {
+			continue
+		}
+		q.asideFirst = 0
+		if c.logLast < c.lsn {
+			q.asideFirst = c.logLast + 1
+		}
+		if q.Err() != nil || s.keptForBackup(q) {
 			continue
 		}
 		q.cutFront(c.first) // a failure is sticky in q and was reported

@@ -407,7 +407,7 @@ func (w *walker) tail() error {
 	} else if allZero(block) || foreign(block, w.number, w.file.sequence) {
 		return nil
 	}
-	saved, err := saveAside(s.fs, s.damagedDir, filepath.Base(w.file.path), w.pos, w.data[w.pos:w.pos+claimed])
+	saved, err := s.saveAside(w.file.path, w.pos, w.data[w.pos:w.pos+claimed])
 	if err != nil {
 		return err
 	}
@@ -453,7 +453,7 @@ func (s *journalScan) checkBadHeaders(bad []scannedFile, end *journalEnd) error 
 			return err
 		}
 		size := min(blockBytes+groupSpan(int(g.bytes)), int64(len(data)))
-		saved, err := saveAside(s.fs, s.damagedDir, filepath.Base(f.path), 0, data[:size])
+		saved, err := s.saveAside(f.path, 0, data[:size])
 		if err != nil {
 			return err
 		}
@@ -530,6 +530,14 @@ func readAll(fs vfs.FS, path string) ([]byte, error) {
 	return data, nil
 }
 
+// saveAside copies what is about to be cut off a journal file; a scan that only looks makes no copy.
+func (s *journalScan) saveAside(path string, offset int64, data []byte) (string, error) {
+	if s.readOnly {
+		return "", nil
+	}
+	return saveAside(s.fs, s.damagedDir, filepath.Base(path), offset, data)
+}
+
 // saveAside copies bytes that are about to be cut or ignored into the damaged directory and syncs them.
 func saveAside(fs vfs.FS, dir, base string, offset int64, data []byte) (string, error) {
 	if err := fs.MkdirAll(dir, 0o750); err != nil {
@@ -538,8 +546,12 @@ func saveAside(fs vfs.FS, dir, base string, offset int64, data []byte) (string, 
 	var path string
 	for n := 1; ; n++ {
 		path = filepath.Join(dir, fmt.Sprintf("%s.at-%d.%d", base, offset, n))
-		if _, err := fs.Stat(path); errors.Is(err, os.ErrNotExist) {
+		_, err := fs.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
 			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("look for a name for damaged bytes: %w", err)
 		}
 	}
 	f, err := fs.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_EXCL, 0o640)
@@ -558,7 +570,7 @@ func saveAside(fs vfs.FS, dir, base string, offset int64, data []byte) (string, 
 
 // barrier begins a new file that says: nothing after group `after` counts. It goes on after a failed write or sync, when the
 // old file may hold groups that look whole but never reached the disk.
-func (s *journalScan) barrier(after uint64, fileBytes int64, begun *begunNote) error {
+func (s *journalScan) barrier(after uint64, fileBytes int64, begun *begunNote, room *space) error {
 	var end journalEnd
 	all, err := s.list(&end)
 	if err != nil {
@@ -571,8 +583,8 @@ func (s *journalScan) barrier(after uint64, fileBytes int64, begun *begunNote) e
 			h.clockMillis = max(h.clockMillis, f.header.clockMillis)
 		}
 	}
-	j := &journal{cfg: journalConfig{fs: s.fs, dir: s.dir, id: s.id}, nameSeq: end.nameMax}
-	path, err := j.prepare(fileBytes)
+	j := &journal{cfg: journalConfig{fs: s.fs, dir: s.dir, id: s.id, space: room}, nameSeq: end.nameMax}
+	path, err := j.prepareNow(fileBytes)
 	if err != nil {
 		return err
 	}

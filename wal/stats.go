@@ -28,6 +28,8 @@ type Stats struct {
 	RewriteErr        error
 	// LogBytes is the size of all queues' logs on disk, of those that were opened or looked at since the store was.
 	LogBytes int64
+	// FullErr is why messages are refused while all else goes on: the disk is full; nil if it is not.
+	FullErr error
 }
 
 // Stats tells how the store is. It is cheap and waits for no disk.
@@ -47,6 +49,7 @@ func (s *Store) Stats() Stats {
 		Rewrites:             s.rewrites,
 		RewriteFreedBytes:    s.rewriteFreed,
 		RewriteErr:           s.rewriteErr,
+		FullErr:              s.Full(),
 	}
 	for _, q := range s.logs {
 		stats.LogBytes += q.bytes.Load()

@@ -9,6 +9,7 @@ package wal
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,6 +30,12 @@ const (
 	rawsKept = 1024
 	// gatherBytes ends the gathering early.
 	gatherBytes = 8 << 20
+	// lazyBytes is what a queue has to append for the background writer to take it at once; less may wait for LazyDelay. With a
+	// thousand busy queues an append of a few messages each, and an open and a sync for each log that does not fit among the
+	// open ones, took a fifth of the processor.
+	lazyBytes = 32 << 10
+	// lazyBytesMax is how much may wait in that way over all queues. It is in memory.
+	lazyBytesMax = 32 << 20
 	// openBytesMax bounds what the open logs take together, in bytes: a thousand logs with large segments would take gigabytes.
 	openBytesMax = 64 << 20
 	// logBytesMin is what an open log takes at least.
@@ -50,14 +57,22 @@ type Config struct {
 	CheckpointBytes int64
 	// WriteBehindBytes bounds the records that are durable but not in their queue's log yet: past it WaitRoom waits.
 	WriteBehindBytes int64
-	SegmentBytes     int
+	// LazyDelay is how long a queue that has little to append may wait for more, in memory. 5 s serve well.
+	LazyDelay    time.Duration
+	SegmentBytes int
+	// ReserveBytes is how much space is kept for acknowledgements on a full disk (space.go); 0: none, and a full disk stops
+	// whatever meets it.
+	ReserveBytes int64
 	// OpenLogs bounds how many queue logs are open at once; each costs a descriptor and up to three segments of memory.
 	OpenLogs int
 	// OpenLog opens one queue's log: seglog.Open, or seglog.OpenSim in tests.
 	OpenLog func(cfg seglog.Config, first, last uint64) (seglog.Log, seglog.Report, error)
 	// NoSync leaves every sync of the journal out; only for a test that must lose data.
 	NoSync bool
-	Events Events
+	// Stepped starts no goroutine: nothing is committed, written behind or saved but by the Step methods. Only for a simulation, which
+	// decides when each of them runs; see step.go.
+	Stepped bool
+	Events  Events
 }
 
 // Events are told what happens in the background. Each may be nil, is called from any goroutine and must not block.
@@ -72,6 +87,9 @@ type Events struct {
 	CheckpointDone func(CheckpointReport)
 	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
 	CheckpointFailed func(error)
+	// DiskFull: pushes are refused and all else goes on. DiskFreed: they are taken again.
+	DiskFull  func(*FullError)
+	DiskFreed func()
 }
 
 // CheckpointReport says what one checkpoint did.
@@ -107,6 +125,7 @@ type Store struct {
 	journal *journal
 	points  checkpoints
 	begun   *begunNote
+	space   *space
 	start   time.Time
 	clock0  int64
 
@@ -134,18 +153,25 @@ type Store struct {
 
 	ids idBlocks
 
-	source      Source
-	writeKick   chan struct{}
-	gathering   atomic.Bool // the background writer waits for more, so a group need not wake it
+	source    Source
+	writeKick chan struct{}
+	gathering atomic.Bool // the background writer waits for more, so a group need not wake it
+	// gatherUntil is how many pending bytes end the gathering: what the last round left, and gatherBytes.
+	gatherUntil atomic.Int64
 	pointKick   chan struct{}
 	healKick    chan struct{}
 	rewriteKick chan struct{}
+	fullKick    chan struct{}
 	pointMark   atomic.Int64 // journal.written at the last checkpoint
 	stop        chan struct{}
 	background  sync.WaitGroup
 	checkpoint  sync.Mutex // one checkpoint at a time; held during IO
 	abandonOnce sync.Once
-	recovering  bool // Open is at work, alone
+	recovering  bool       // Open is at work, alone
+	toldFull    bool       // that the disk is full; only attendSpace uses it
+	backup      sync.Mutex // one backup at a time; held during IO, taken before checkpoint
+	// uncut is not nil while a backup copies logs, whose fronts must stay meanwhile: those that a checkpoint would have cut. Guarded by mu.
+	uncut map[*QueueLog]bool
 }
 
 // NowMillis is the server clock: milliseconds of up-time, summed up over all runs. It never jumps and counts no time that
@@ -200,8 +226,11 @@ func (s *Store) commit(q *QueueLog, recs []record.Record, soon bool) *Future {
 
 // WaitRoom waits while more is pending than the limits allow. Pushes call it before they take any lock; nothing else
 // waits, so that acknowledgements can always make room. It returns why the store cannot take more, if it has failed or
-// cannot make room.
+// cannot make room: a *FullError if the disk is full.
 func (s *Store) WaitRoom() error {
+	if err := s.Full(); err != nil {
+		return err
+	}
 	if s.hasRoom() {
 		return nil
 	}
@@ -214,6 +243,9 @@ func (s *Store) WaitRoom() error {
 			s.kick(s.pointKick)
 		}
 		s.room.Wait()
+		if err := s.Full(); err != nil {
+			return err
+		}
 		if s.pointErr != nil && !s.hasRoom() {
 			return fmt.Errorf("the journal is full and no checkpoint can free it: %w", s.pointErr)
 		}
@@ -222,7 +254,7 @@ func (s *Store) WaitRoom() error {
 }
 
 // HasRoom reports whether WaitRoom would return at once.
-func (s *Store) HasRoom() bool { return s.hasRoom() }
+func (s *Store) HasRoom() bool { return s.space.full.Load() != nil || s.hasRoom() }
 
 // Hold lets commits gather until Release: a round of many connections shares one sync then. Holds may overlap; each is
 // released once, soon.
@@ -280,11 +312,15 @@ func (s *Store) journalFailed(err error) {
 // groupCommitted runs after every durable group, on the committer's goroutine.
 func (s *Store) groupCommitted() {
 	// The writer is woken once for many groups, not for each: it gathers for gatherDelay, or until there is much.
-	if !s.gathering.Swap(true) || s.pendingBytes.Load() >= gatherBytes {
+	if !s.gathering.Swap(true) || s.pendingBytes.Load() >= s.gatherUntil.Load() {
 		s.kick(s.writeKick)
 	}
-	if s.journal.written.Load()-s.pointMark.Load() >= s.cfg.CheckpointBytes {
+	since := s.journal.written.Load() - s.pointMark.Load()
+	if since >= s.cfg.CheckpointBytes {
 		s.kick(s.pointKick)
+	}
+	if since >= s.cfg.JournalFileBytes && s.space.full.Load() != nil {
+		s.kick(s.fullKick) // before another file is needed
 	}
 }
 
@@ -351,15 +387,17 @@ func (s *Store) writeBehind() {
 	defer s.background.Done()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-s.writeKick:
+	for lazy := false; ; {
+		if !lazy { // else those that wait need no kick
+			select {
+			case <-s.stop:
+				return
+			case <-s.writeKick:
+			}
 		}
 		s.gathering.Store(true)
 		timer.Reset(gatherDelay)
-		for waiting := true; waiting && s.pendingBytes.Load() < gatherBytes; {
+		for waiting := true; waiting && s.pendingBytes.Load() < s.gatherUntil.Load(); {
 			select {
 			case <-s.stop:
 				return
@@ -369,17 +407,31 @@ func (s *Store) writeBehind() {
 			}
 		}
 		s.gathering.Store(false) // what becomes durable from now on may be too late for this round
-		s.writeOnce()
+		lazy = s.writeOnce()
+		select {
+		case <-s.stop:
+			return
+		default:
+		}
 	}
 }
 
-// writeOnce appends what is durable of every queue that has something to write.
-func (s *Store) writeOnce() {
+// writeOnce appends what is durable of the queues that have enough to write, or have waited long enough, or of all if much
+// waits. It reports whether it left any to a later round.
+func (s *Store) writeOnce() (lazy bool) {
+	s.checkSpace()
 	s.mu.Lock()
 	list := s.writing
 	s.writing = nil
 	s.mu.Unlock()
+	all := s.pendingBytes.Load() >= min(lazyBytesMax, s.cfg.WriteBehindBytes/2)
+	now := time.Now()
+	var wait []*QueueLog
 	for _, q := range list {
+		if !all && q.canWait(now) {
+			wait = append(wait, q)
+			continue
+		}
 		err := q.flush(^uint64(0))
 		q.mu.Lock()
 		q.dirty = len(q.tail) > 0 && err == nil
@@ -392,7 +444,17 @@ func (s *Store) writeOnce() {
 		s.room.Broadcast()
 		s.mu.Unlock()
 	}
+	s.mu.Lock()
+	s.writing = append(s.writing, wait...)
+	s.mu.Unlock()
+	s.awaitBytes()
 	s.closeExcess()
+	return len(wait) > 0
+}
+
+// awaitBytes sets what ends the next gathering.
+func (s *Store) awaitBytes() {
+	s.gatherUntil.Store(min(s.pendingBytes.Load()+gatherBytes, s.cfg.WriteBehindBytes))
 }
 
 // Abandon stops the store without saving anything more, as a crash would. It is used when the journal has failed and the
@@ -405,8 +467,23 @@ func (s *Store) Abandon() {
 		s.mu.Unlock()
 		close(s.stop)
 		s.background.Wait()
+		s.waitForOpening()
+		s.backup.Lock() // one that is under way gives up soon
 		s.release()
+		s.backup.Unlock()
 	})
+}
+
+// waitForOpening waits for readers that are opening a log just now, and repair it as they do: the next store must not meet them in its
+// files. Later ones are refused, since the store is closing.
+func (s *Store) waitForOpening() {
+	s.mu.Lock()
+	list := slices.Collect(maps.Values(s.logs))
+	s.mu.Unlock()
+	for _, q := range list {
+		q.io.Lock()
+		q.io.Unlock()
+	}
 }
 
 // release ends the journal and closes all files. No background goroutine runs any more, or yet.

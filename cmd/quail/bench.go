@@ -18,7 +18,8 @@ import (
 type benchCmd struct {
 	Quail         string   `name:"quail" placeholder:"ADDR" help:"Measure the Quail at this host:port. Default: start one for the run."`
 	QuailServer   string   `name:"quail-server" placeholder:"FILE" help:"The program to start as Quail. Default: this one."`
-	QuailPassword string   `name:"quail-password" env:"QUAIL_REQUIREPASS" placeholder:"TEXT" help:"Password for --quail."`
+	QuailUser     string   `name:"quail-user" aliases:"user" env:"QUAIL_USER" placeholder:"NAME" help:"User for --quail. Default: default."`
+	QuailPassword string   `name:"quail-password" aliases:"pass" env:"QUAIL_PASSWORD,QUAIL_REQUIREPASS" placeholder:"TEXT" help:"Password for --quail."`
 	Redis         string   `name:"redis" placeholder:"ADDR" help:"Measure the Redis at this host:port; \"none\" measures Quail alone. Default: start one for the run, if there is a redis-server."`
 	RedisServer   string   `name:"redis-server" placeholder:"FILE" help:"The program to start as Redis. Default: redis-server on the PATH."`
 	RedisPassword string   `name:"redis-password" env:"REDISCLI_AUTH" placeholder:"TEXT" help:"Password for --redis."`
@@ -34,7 +35,7 @@ type benchCmd struct {
 // config finds out what is to be measured, and what is wrong with the flags.
 func (b *benchCmd) config(p *process) (bench.Config, error) {
 	c := bench.Config{
-		Quail:     bench.Server{Address: b.Quail, Program: b.QuailServer, Password: b.QuailPassword},
+		Quail:     bench.Server{Address: b.Quail, Program: b.QuailServer, User: b.QuailUser, Password: b.QuailPassword},
 		Redis:     bench.Server{Address: b.Redis, Program: b.RedisServer, Password: b.RedisPassword},
 		Scenarios: b.Scenarios, Rounds: b.Rounds, Seconds: b.Seconds, Messages: b.Messages,
 		BodyBytes: b.BodyBytes, DataDir: b.DataDir, Progress: p.stderr,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"quail/commands"
 	"quail/server/settings"
 	"quail/wal"
 	"quail/wal/seglog"
@@ -53,7 +54,9 @@ func TestWarnsOfAnOpenServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		warnIfOpen(zerolog.New(&out), values, &net.TCPAddr{IP: net.ParseIP(c.ip), Port: 6389})
+		users := commands.NewUsers()
+		users.SetPassword(c.password)
+		warnIfOpen(zerolog.New(&out), values, users, &net.TCPAddr{IP: net.ParseIP(c.ip), Port: 6389})
 		if got := strings.Contains(out.String(), "QUAIL_REQUIREPASS"); got != c.warns {
 			t.Errorf("%+v: %s", c, out.String())
 		}

@@ -16,7 +16,9 @@ import (
 )
 
 type healthCmd struct {
-	WithinMillis int64 `name:"within" default:"3000" placeholder:"MS" help:"How long to wait for the answer, in milliseconds. Default: 3000."`
+	WithinMillis int64  `name:"within" default:"3000" placeholder:"MS" help:"How long to wait for the answer, in milliseconds. Default: 3000."`
+	User         string `name:"user" env:"QUAIL_USER" placeholder:"NAME" help:"User to authenticate as. Default: default."`
+	Pass         string `name:"pass" env:"QUAIL_PASSWORD,REDISCLI_AUTH" placeholder:"TEXT" help:"The user's password. Default: requirepass. The environment is safer: a command line can be seen by others."`
 	kong.Plugins
 	flags *settings.Flags
 }
@@ -33,7 +35,11 @@ func (h *healthCmd) run(p *process) int {
 		return exitUsage
 	}
 	address := reachable(values.Text(settings.Listen))
-	answer, err := ping(address, values.Text(settings.RequirePass), time.Duration(h.WithinMillis)*time.Millisecond)
+	password := h.Pass
+	if password == "" && h.User == "" {
+		password = values.Text(settings.RequirePass)
+	}
+	answer, err := ping(address, h.User, password, time.Duration(h.WithinMillis)*time.Millisecond)
 	if err != nil {
 		fmt.Fprintf(p.stderr, "quail: no healthy server at %s: %v\n", address, err)
 		return exitFailed
@@ -58,7 +64,7 @@ func reachable(listen string) string {
 }
 
 // ping asks for a PONG. A server that asks for a password we were not given is alive: NOAUTH is its answer.
-func ping(address, password string, within time.Duration) (string, error) {
+func ping(address, user, password string, within time.Duration) (string, error) {
 	conn, err := net.DialTimeout("tcp", address, within)
 	if err != nil {
 		return "", err
@@ -83,7 +89,10 @@ func ping(address, password string, within time.Duration) (string, error) {
 		return line, nil
 	}
 	if password != "" {
-		if _, err := ask(fmt.Sprintf("*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n", len(password), password), "+OK"); err != nil {
+		if user == "" {
+			user = "default"
+		}
+		if _, err := ask(fmt.Sprintf("*3\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(user), user, len(password), password), "+OK"); err != nil {
 			return "", err
 		}
 	}

@@ -66,6 +66,12 @@ func storeEvents(log zerolog.Logger) wal.Events {
 		CheckpointDone: func(r wal.CheckpointReport) {
 			log.Debug().Int("queues", r.Queues).Int64("bytes", r.Bytes).Dur("took_ms", r.Duration).Msg("checkpoint")
 		},
+		DiskFull: func(full *wal.FullError) {
+			log.Error().Err(full).Msg("the disk is full: messages are refused, consuming and acknowledging go on; make room, it goes on by itself")
+		},
+		DiskFreed: func() {
+			log.Warn().Msg("the disk has space again: messages are taken")
+		},
 		CheckpointFailed: func(err error) {
 			log.Error().Err(err).Msg("a checkpoint failed and will be tried again; the journal keeps everything until then")
 		},

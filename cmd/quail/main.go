@@ -1,5 +1,5 @@
 // Command quail is the Quail message-queue server, and the few things around it: serve (what quail alone does), health,
-// bench and version. It reads flags, environment and configuration file, wires the parts together and turns the outcome into
+// bench, version, backup, and check, dump and repair for a data directory that is not in use. It reads flags, environment and configuration file, wires the parts together and turns the outcome into
 // an exit code. What a server does is in package server.
 package main
 
@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
@@ -43,9 +45,13 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the server until SIGTERM or SIGINT (the default)."`
 		Health  healthCmd  `cmd:"" help:"Ask a running server for a PONG; exit 0 if it answers, 1 if not."`
 		Bench   benchCmd   `cmd:"" help:"Measure a Quail, and a Redis beside it, with the same load."`
+		Backup  backupCmd  `cmd:"" help:"Copy the data directory of a running server."`
+		Check   checkCmd   `cmd:"" help:"Check a stopped data directory, or a copy, and list what is in it."`
+		Dump    dumpCmd    `cmd:"" help:"Print the messages of a stopped data directory as JSON lines."`
+		Repair  repairCmd  `cmd:"" help:"Save what is whole in a damaged data directory into a new one."`
 		Version versionCmd `cmd:"" help:"Print the version."`
 	}
-	grammar.Serve, grammar.Health = newServe(), newHealth()
+	grammar.Serve, grammar.Health, grammar.Backup = newServe(), newHealth(), newBackup()
 	exited := false
 	parser, err := kong.New(&grammar,
 		kong.Name("quail"), kong.Description(description), settings.Groups(),
@@ -56,20 +62,31 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		fmt.Fprintf(stderr, "quail: %v\n", err)
 		return exitFailed
 	}
+	if len(args) > 0 && args[0] == "help" { // what many try first
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	ctx, err := parser.Parse(args)
 	if exited { // --help has been answered
 		return code
 	}
 	if err != nil {
 		command := "serve"
-		if len(args) > 0 && args[0] == "bench" {
+		if len(args) > 0 && slices.Contains([]string{"backup", "bench", "check", "dump", "repair"}, args[0]) {
 			command = args[0]
 		}
 		fmt.Fprintf(stderr, "quail: %v\nRun \"quail %s --help\" for what can be set, and how.\n", err, command)
 		return exitUsage
 	}
 	p := &process{stdout: stdout, stderr: stderr, configFile: grammar.Config}
-	switch ctx.Command() {
+	switch command, _, _ := strings.Cut(ctx.Command(), " "); command {
+	case "backup":
+		return grammar.Backup.run(p)
+	case "check":
+		return grammar.Check.run(p)
+	case "dump":
+		return grammar.Dump.run(p)
+	case "repair":
+		return grammar.Repair.run(p)
 	case "health":
 		return grammar.Health.run(p)
 	case "bench":

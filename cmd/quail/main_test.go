@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -33,6 +34,7 @@ func TestScripts(t *testing.T) {
 			"start":  startCmd,
 			"finish": finishCmd,
 			"ask":    askCmd,
+			"damage": damageCmd,
 		},
 	})
 }
@@ -128,6 +130,26 @@ func finishCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(code) != args[1] {
 		ts.Fatalf("exit code %d, not %s", code, args[1])
 	}
+}
+
+// damageCmd changes one byte, at the offset, of the first file below a directory.
+func damageCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: damage DIRECTORY OFFSET")
+	}
+	offset, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	path := ""
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && path == "" {
+			path = name
+		}
+		return err
+	}))
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	data[offset] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o640))
 }
 
 // askCmd sends each argument as one inline command and writes the first line of each reply to the file "replies".

@@ -14,6 +14,7 @@ func persistence(queues *queue.Set) func() [][2]string {
 		number := func(n int64) string { return strconv.FormatInt(n, 10) }
 		return [][2]string{
 			{"journal_failed", flag(stats.JournalErr != nil || refusal != nil)},
+			{"disk_full", flag(stats.FullErr != nil)},
 			{"journal_groups", strconv.FormatUint(stats.Group, 10)},
 			{"journal_bytes", number(stats.JournalBytes)},
 			{"journal_bytes_max", number(stats.JournalBytesMax)},

@@ -9,12 +9,15 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/rs/zerolog"
 
+	"quail/commands"
+	"quail/commands/acl"
 	"quail/queue"
 	"quail/queue/machine"
 	"quail/server"
@@ -58,6 +61,18 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("next", adviceListen(values.Text(settings.Listen), err)).Msg("cannot listen")
 		return exitFailed
 	}
+	users, aclFile, err := openUsers(values, log)
+	if err != nil {
+		listener.Close()
+		log.Error().Err(err).Str("next", "see \"The ACL file\" in docs/security.md; nothing was changed").Msg("cannot load the ACL file")
+		return exitFailed
+	}
+	secure, certificates, err := listenTLS(values, log)
+	if err != nil {
+		listener.Close()
+		log.Error().Err(err).Str("next", "check tls-port, tls-cert-file, tls-key-file, tls-ca-cert-file and tls-auth-clients; see docs/tls.md").Msg("cannot listen for TLS")
+		return exitFailed
+	}
 	directory := absolute(values.Text(settings.Data))
 	queues, report, err := queue.Open(queueConfig(values, directory, log))
 	if err != nil {
@@ -65,15 +80,29 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("data", directory).Str("next", adviceData(directory, err)).Msg("cannot open the data directory")
 		return exitFailed
 	}
-	srv := server.New(server.Config{Settings: values, Queues: queues, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
-	served, ended := make(chan error, 1), make(chan struct{})
+	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
+	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
-	go func() { served <- srv.Serve(listener) }()
+	if values.Bool(settings.TLSOnly) {
+		listener.Close()
+	} else {
+		go func() { served <- srv.Serve(listener) }()
+	}
+	if secure != nil {
+		go func() { served <- srv.ServeTLS(secure, certificates.Config) }()
+		go certificates.Watch(server.CertificatesEvery, ended)
+		go reloadOnHangup(certificates, ended)
+		log.Info().Stringer("address", secure.Addr()).Msg("listening for TLS")
+	}
 	go giveBackAtRest(queues, ended)
 	logReady(log, listener.Addr(), directory, report, time.Since(began))
-	warnIfOpen(log, values, listener.Addr())
+	warnIfOpen(log, values, users, listener.Addr())
 	return wait(srv, queues, values, log, signals, served)
 }
+
+// lazyDelay is how long a queue with little to write behind may keep it in memory. Ten times as long as the writer's rounds: a tenth
+// of the appends is left.
+const lazyDelay = 5 * time.Second
 
 // listen takes an IPv4 address at its word: by itself Go opens 0.0.0.0 for IPv6 too, where no firewall rule may expect it.
 func listen(address string) (net.Listener, error) {
@@ -82,6 +111,56 @@ func listen(address string) (net.Listener, error) {
 		network = "tcp4"
 	}
 	return net.Listen(network, address)
+}
+
+// openUsers makes the users: those of the ACL file if there is one, else the default user alone.
+func openUsers(values *settings.Values, log zerolog.Logger) (*acl.Users, *server.ACLFile, error) {
+	users := commands.NewUsers()
+	password := func() string { return values.Text(settings.RequirePass) }
+	path := values.Text(settings.ACLFileName)
+	if path == "" {
+		users.SetPassword(password())
+		return users, nil, nil
+	}
+	file := server.NewACLFile(vfs.OS, absolute(path), users, password)
+	_, checked, err := file.Load()
+	if err == nil && !checked {
+		log.Warn().Str("file", path).Msg("the ACL file has no checksum, so damage to it would not be noticed; ACL SAVE writes one")
+	}
+	return users, file, err
+}
+
+// listenTLS opens tls-port, if there is one, on the host of listen.
+func listenTLS(values *settings.Values, log zerolog.Logger) (net.Listener, *server.Certificates, error) {
+	port := values.Int(settings.TLSPort)
+	if port == 0 {
+		return nil, nil, nil
+	}
+	certificates, err := server.NewCertificates(values, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	host, _, err := net.SplitHostPort(values.Text(settings.Listen))
+	if err != nil {
+		return nil, nil, err
+	}
+	listener, err := listen(net.JoinHostPort(host, strconv.FormatInt(port, 10)))
+	return listener, certificates, err
+}
+
+// reloadOnHangup loads the TLS files again on SIGHUP, until ended is closed.
+func reloadOnHangup(certificates *server.Certificates, ended <-chan struct{}) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+			certificates.Reload()
+		case <-ended:
+			return
+		}
+	}
 }
 
 // absolute makes a path of the log line one that can be copied.
@@ -102,7 +181,9 @@ func queueConfig(values *settings.Values, directory string, log zerolog.Logger) 
 			JournalBytes:     values.Bytes(settings.Journal),
 			CheckpointBytes:  values.Bytes(settings.Checkpoint),
 			WriteBehindBytes: values.Bytes(settings.WriteBehind),
+			LazyDelay:        lazyDelay,
 			SegmentBytes:     int(values.Bytes(settings.Segment)),
+			ReserveBytes:     wal.ReserveFiles * values.Bytes(settings.JournalFile),
 			OpenLogs:         int(values.Int(settings.OpenLogs)),
 			OpenLog:          seglog.Open,
 			Events:           storeEvents(log),
@@ -122,12 +203,18 @@ func logReady(log zerolog.Logger, address net.Addr, directory string, report que
 		Int64("took_ms", took.Milliseconds()).Str("version", version).Msg("Quail is ready")
 }
 
-// warnIfOpen: a server that the whole network may read, write and delete from is rarely meant.
-func warnIfOpen(log zerolog.Logger, values *settings.Values, address net.Addr) {
+// warnIfOpen: a server that the whole network may read, write and delete from is rarely meant, and neither is one that
+// listens to the network and refuses it.
+func warnIfOpen(log zerolog.Logger, values *settings.Values, users *acl.Users, address net.Addr) {
 	tcp, ok := address.(*net.TCPAddr)
-	if ok && !tcp.IP.IsLoopback() && values.Text(settings.RequirePass) == "" {
-		log.Warn().Stringer("address", address).Msg("anyone who can reach this address may push, consume and delete: set a password with --requirepass or QUAIL_REQUIREPASS, or listen on 127.0.0.1")
+	if !ok || tcp.IP.IsLoopback() || !users.Default().Rights().Open() {
+		return
 	}
+	if values.Bool(settings.ProtectedMode) {
+		log.Warn().Stringer("address", address).Msg("protected-mode refuses clients of other machines, since the user default needs no password: set one with --requirepass or QUAIL_REQUIREPASS, or an aclfile")
+		return
+	}
+	log.Warn().Stringer("address", address).Msg("ANYONE who can reach this address may push, consume and DELETE: set a password with --requirepass or QUAIL_REQUIREPASS, or an aclfile, or listen on 127.0.0.1")
 }
 
 // wait ends when the server does: by a signal, by SHUTDOWN, or because it cannot accept any more.

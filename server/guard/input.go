@@ -9,6 +9,8 @@ type Run struct {
 	// Args, if not nil, is one command instead, which goes round redcon: a big one, whose memory moves to the caller
 	// uncopied or is lent for as long as Raw is, or an inline one. Redcon gets a small stand-in for it, so that its loop still runs every command.
 	Args [][]byte
+	// Lent says that Args are still in the Input's own buffer.
+	Lent bool
 }
 
 // Input is the unread bytes of one connection and where its Scanner stands in them. Read the socket into Space, say
@@ -122,7 +124,7 @@ func (in *Input) takeAlone(kind Kind, n int) (Run, error) {
 	in.scanner.Reset()
 	if borrowed {
 		in.start += n
-		return Run{Args: splitCommand(raw, count)}, nil
+		return Run{Args: splitCommand(raw, count), Lent: true}, nil
 	}
 	return Run{Args: splitCommand(in.detach(n), count)}, nil
 }
@@ -169,10 +171,8 @@ func (in *Input) Space() []byte {
 	if in.start == len(in.buf) {
 		in.rewind()
 	}
-	if room := cap(in.buf) - len(in.buf); room < spaceBytesMin {
-		if need := in.scanner.Need(); room == 0 || need == 0 || in.start+need > cap(in.buf) {
-			in.grow()
-		}
+	if in.full() {
+		in.grow()
 	}
 	return in.buf[len(in.buf):cap(in.buf)]
 }
@@ -210,15 +210,62 @@ func (in *Input) rewind() {
 // grow makes room behind bytes that are not whole commands yet.
 func (in *Input) grow() {
 	waiting := in.buf[in.start:]
-	if len(waiting) <= in.start && cap(in.buf)-len(waiting) >= spaceBytesMin {
+	if in.movable() {
 		in.buf = in.buf[:copy(in.buf, waiting)]
 		in.start = 0
 		return
 	}
+	in.buf = append(make([]byte, 0, in.grownBytes()), waiting...)
+	in.start = 0
+}
+
+// movable says that moving what waits to the front makes room enough, and was paid for by what is gone from there.
+func (in *Input) movable() bool {
+	waiting := in.Buffered()
+	return waiting <= in.start && cap(in.buf)-waiting >= spaceBytesMin
+}
+
+// grownBytes is the size of the next buffer.
+func (in *Input) grownBytes() int {
 	size := 2 * cap(in.buf)
 	if need := in.scanner.Need(); need > 0 && need <= size+size/4 {
 		size = need // exactly, also if that is a little more than the double: else one more copy would follow
 	}
-	in.buf = append(make([]byte, 0, max(size, len(waiting)+spaceBytesMin)), waiting...)
-	in.start = 0
+	return max(size, in.Buffered()+spaceBytesMin)
+}
+
+// full says that Space must make room.
+func (in *Input) full() bool {
+	room := cap(in.buf) - len(in.buf)
+	if room >= spaceBytesMin {
+		return false
+	}
+	need := in.scanner.Need()
+	return room == 0 || need == 0 || in.start+need > cap(in.buf)
+}
+
+// MemoryBytes is what the buffer takes.
+func (in *Input) MemoryBytes() int { return cap(in.buf) }
+
+// Need is the size of the buffer that the next Space would make to hold what waits, or 0 if that takes no new memory. An empty buffer
+// that Space makes larger only for speed does not count: GiveBack keeps it from that.
+func (in *Input) Need() int {
+	if in.Buffered() == 0 || !in.full() || in.movable() {
+		return 0
+	}
+	return in.grownBytes()
+}
+
+// Rest lets go of an empty buffer that is larger than an idle connection may keep.
+func (in *Input) Rest() {
+	if in.Buffered() == 0 && cap(in.buf) > inputBytesKeep {
+		in.buf, in.start = nil, 0
+	}
+}
+
+// GiveBack makes an empty buffer as small as a fresh one.
+func (in *Input) GiveBack() {
+	if in.Buffered() == 0 && cap(in.buf) > inputBytesMin {
+		in.buf, in.start = nil, 0
+	}
 }

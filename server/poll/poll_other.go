@@ -2,7 +2,11 @@
 
 package poll
 
-import "net"
+import (
+	"crypto/tls"
+	"net"
+	"time"
+)
 
 // Loop does not exist here: Start fails.
 type Loop struct{}
@@ -30,3 +34,12 @@ func (*Conn) TryRead([]byte) (int, error) { return 0, ErrUnsupported }
 
 // TryWrite returns ErrUnsupported.
 func (*Conn) TryWrite([]byte) (int, error) { return 0, ErrUnsupported }
+
+// Secure does not exist here.
+type Secure struct{ *Conn }
+
+// NewSecure returns nil: there is no Conn to make it of.
+func NewSecure(*Conn, *tls.Config) *Secure { return nil }
+
+// Handshake returns ErrUnsupported.
+func (*Secure) Handshake(time.Duration) error { return ErrUnsupported }

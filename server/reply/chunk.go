@@ -47,6 +47,7 @@ func (s *Stream) put(buf []byte) (next []byte) {
 		s.more = append(s.more, append(newChunk(), buf...))
 	}
 	s.size = need
+	s.tell()
 	return kept(buf)
 }
 
@@ -69,6 +70,7 @@ func (s *Stream) taken(n int) {
 	s.off += n
 	s.ready -= n
 	s.size -= n
+	s.tell()
 	if s.off < len(s.buf) {
 		return
 	}
@@ -88,6 +90,7 @@ func (s *Stream) taken(n int) {
 // drop lets go of everything.
 func (s *Stream) drop() {
 	s.buf, s.more, s.off, s.size = nil, nil, 0, 0
+	s.tell()
 }
 
 // kept empties a buffer for the next replies, or lets it go if it has become large.

@@ -46,6 +46,9 @@ type Config struct {
 	Failed func(err error)
 	// Sent, if not nil, is told how many bytes each write sent.
 	Sent func(bytes int)
+	// Held, if not nil, is told how many bytes more, or less, the Stream holds, in steps of heldStepBytes so that small replies cost
+	// nothing: what it was told in all is never further from the truth than that, and exact when nothing is held. It must not block.
+	Held func(bytes int)
 }
 
 // Sender makes some goroutine the writer of a Stream in place of the caller, which must not make system calls.
@@ -79,6 +82,7 @@ type Stream struct {
 	writing bool
 	waiting bool // the first slot's gate was asked to notify
 	waiters int  // goroutines in wait
+	told    int  // what Config.Held knows of
 	err     error
 }
 
@@ -87,6 +91,8 @@ const (
 	writeBytesMax = 256 << 10
 	// slotBytes is what a slot takes of the memory.
 	slotBytes = 32
+	// heldStepBytes is from what difference on Config.Held is told.
+	heldStepBytes = 4 << 10
 )
 
 // NewStream makes a Stream without replies.
@@ -174,6 +180,7 @@ func (s *Stream) refuse(slot *Slot, err error) {
 	}
 	s.buf = slices.Replace(unsent, s.ready, s.ready+slot.Bytes, refusals...)
 	s.more, s.off, s.size = nil, 0, len(s.buf)
+	s.tell()
 	slot.Bytes = len(refusals)
 }
 
@@ -343,10 +350,28 @@ func (s *Stream) within(room Room) bool {
 }
 
 // WaitRoom flushes and blocks until the Stream has room, or has failed. It slows down a client that sends commands
-// faster than it reads, or than they become durable, so its replies do not fill the memory.
-func (s *Stream) WaitRoom(room Room) error {
+// faster than it reads, or than they become durable, so its replies do not fill the memory. The room is asked for again at every look,
+// on the caller's goroutine.
+func (s *Stream) WaitRoom(room func() Room) error {
 	s.Flush()
-	return s.wait(func() bool { return s.within(room) })
+	return s.wait(func() bool { return s.within(room()) })
+}
+
+// Wake makes a WaitRoom look again, since what its room depends on has changed.
+func (s *Stream) Wake() {
+	s.mu.Lock()
+	s.wake()
+	s.mu.Unlock()
+}
+
+// tell tells Config.Held of what has changed, if it is worth a word. Called with mu held.
+func (s *Stream) tell() {
+	more := s.size - s.told
+	if s.cfg.Held == nil || more == 0 || s.size > 0 && more < heldStepBytes && more > -heldStepBytes {
+		return
+	}
+	s.told = s.size
+	s.cfg.Held(more)
 }
 
 func (s *Stream) wait(until func() bool) error {

@@ -221,7 +221,7 @@ func TestSlowReader(t *testing.T) {
 			t.Error("room for more")
 		}
 		through := make(chan error, 1)
-		go func() { through <- f.WaitRoom(room) }()
+		go func() { through <- f.WaitRoom(func() Room { return room }) }()
 		for range 2 {
 			synctest.Wait()
 			select {
@@ -238,7 +238,7 @@ func TestSlowReader(t *testing.T) {
 		}
 		f.sink.allow(0, nil)
 		f.add(strings.Repeat("x", 200), nil)
-		go func() { through <- f.WaitRoom(room) }()
+		go func() { through <- f.WaitRoom(func() Room { return room }) }()
 		synctest.Wait()
 		f.sink.allow(0, net.ErrClosed)
 		if err := <-through; !errors.Is(err, net.ErrClosed) {
@@ -328,7 +328,7 @@ func TestWaitForTheDisk(t *testing.T) {
 		gate := new(fakeGate)
 		f.add(strings.Repeat("x", 10_000), gate)
 		through := make(chan error, 1)
-		go func() { through <- f.WaitRoom(Room{UnsentBytes: plenty, HeldBytes: 5000}) }()
+		go func() { through <- f.WaitRoom(func() Room { return Room{UnsentBytes: plenty, HeldBytes: 5000} }) }()
 		synctest.Wait()
 		select {
 		case <-through:

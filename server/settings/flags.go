@@ -95,6 +95,7 @@ func Groups() kong.Groups {
 var groupTitles = []struct{ name, title string }{
 	{"server", "Server"},
 	{"connections", "Connections"},
+	{"tls", "TLS"},
 	{"queues", "Queues"},
 	{"disk", "Disk"},
 	{"defaults", "Queue options of queues that do not set them"},
@@ -196,7 +197,7 @@ func (s *Setting) fromFile(raw any) (string, error) {
 // UnknownEnv lists the variables of an environment (os.Environ) that look like a setting of Quail and are none. Those
 // that Kubernetes makes for a service called quail are left out.
 func UnknownEnv(environ []string) []string {
-	known := map[string]bool{"QUAIL_CONFIG": true}
+	known := map[string]bool{"QUAIL_CONFIG": true, "QUAIL_USER": true, "QUAIL_PASSWORD": true} // those that are no settings
 	for _, s := range table {
 		known[s.Env()] = true
 	}

@@ -44,6 +44,9 @@ func (s *Setting) parse(text string) (value, *Error) {
 		size, err := machine.ParseSize(text)
 		n, ok = size, err == nil
 	}
+	if text == "-1" && s.Min == -1 { // the one negative number that a setting takes: none
+		n, ok = -1, true
+	}
 	if !ok || n < s.Min || n > s.Max {
 		return value{}, s.misfit(text, "")
 	}

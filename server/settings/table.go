@@ -7,10 +7,12 @@ package settings
 // (bytes for milliseconds, one nought too many) would do harm.
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"quail/queue"
 	"quail/queue/machine"
@@ -28,25 +30,71 @@ const (
 
 // Where the server listens, who may come in and what it says.
 var (
-	Listen       = text("server", "listen", "127.0.0.1:6389", checkAddress, "Address and port to listen on. `0.0.0.0:6389` takes connections from other machines: set `requirepass` then.")
-	Data         = text("server", "data", "./quail-data", checkNotEmpty, "Directory for everything that must survive a restart. It is made if it is missing. One process at a time.")
-	RequirePass  = text("server", "requirepass", "", checkNotMask, "Password of every client (AUTH). Empty means that anyone who can connect may do anything.", live, secret)
-	LogLevel     = choice("server", "log-level", "info", []string{"debug", "info", "warn", "error"}, "The least important messages that are logged.", live)
-	LogFormat    = choice("server", "log-format", "console", []string{"console", "json"}, "`console` for people; `json` for machines, one object a line. The container image says `json`.")
-	ShutdownTime = millis("server", "shutdown-timeout", 10_000, 0, hourMillis, "How long a graceful stop may take: answer what is in flight, then checkpoint. Past it connections are cut; nothing acknowledged is lost either way.", live)
+	Listen        = text("server", "listen", "127.0.0.1:6389", checkAddress, "Address and port to listen on. `0.0.0.0:6389` takes connections from other machines: set `requirepass` or `aclfile` then, or `protected-mode` refuses them.")
+	Data          = text("server", "data", "./quail-data", checkNotEmpty, "Directory for everything that must survive a restart. It is made if it is missing. One process at a time.")
+	RequirePass   = text("server", "requirepass", "", checkNotMask, "Password of the user `default` (AUTH). Empty means that anyone who can connect may do anything. An `aclfile` that has that user wins.", live, secret)
+	ACLFileName   = text("server", "aclfile", "", nil, "File with the users, for ACL LOAD and ACL SAVE; it must be there at the start. Empty: the user `default` alone, and what ACL SETUSER makes lasts until the stop. docs/security.md explains it.")
+	ProtectedMode = boolean("server", "protected-mode", true, "As long as the user `default` needs no password, connections from other machines are refused with a message that says what to do. The container image says `no`, since inside a container every client comes from outside.", live)
+	AuthDelay     = millis("server", "auth-delay", 500, 0, 5_000, "How long the answer to a wrong password waits. Guessing takes so long a try and connection; other connections are not held up. 0 answers at once.", live)
+	SlowlogTime   = integer("server", "slowlog-log-slower-than", 10_000, -1, 3_600_000_000, "microseconds", "A command that runs longer is listed in SLOWLOG. The wait for the disk is not counted. 0 lists every command, -1 none.", live)
+	SlowlogMax    = integer("server", "slowlog-max-len", 128, 0, 100_000, "commands", "How many commands SLOWLOG keeps; the oldest go first.", live)
+	LogLevel      = choice("server", "log-level", "info", []string{"debug", "info", "warn", "error"}, "The least important messages that are logged.", live)
+	LogFormat     = choice("server", "log-format", "console", []string{"console", "json"}, "`console` for people; `json` for machines, one object a line. The container image says `json`.")
+	ShutdownTime  = millis("server", "shutdown-timeout", 10_000, 0, hourMillis, "How long a graceful stop may take: answer what is in flight, then checkpoint. Past it connections are cut; nothing acknowledged is lost either way.", live)
 )
 
 // What one client may use, so that no client can use up the server.
 var (
-	MaxClients   = integer("connections", "max-clients", 10_000, 1, 1_000_000, "clients", "Connections at a time. One more is refused with an error. The process needs as many file descriptors, and a few hundred for its files; with fewer, fewer clients are let in.", live)
-	MaxArgs      = integer("connections", "max-args", 1_048_576, 16, 16_777_216, "arguments", "Arguments of one command, so messages of one QPUSH. A client that has not given its password may send 10.", live)
-	MaxBulk      = size("connections", "max-bulk-bytes", 16*mb, kb, 512*mb, "One argument of a command. Past it the connection is closed with an error. At least `max-push-bytes`, so that a push that is too large gets its own error. A client that has not given its password may send 16kb.", live)
-	QueryBuffer  = size("connections", "query-buffer-bytes", 64*mb, 64*kb, 2*gb, "What the server holds of one connection's commands that have not run yet, a whole command included. Past it the connection is closed.", live)
-	OutputBuffer = size("connections", "output-buffer-bytes", 4*mb, 64*kb, 2*gb, "Replies that wait for one slow reader. Past it the connection's next commands wait, and if nothing is read for `write-timeout` it is closed. One reply may be longer. So a client that sends a whole pipeline before it reads must fit the replies in here; 4mb are those of 400,000 pushes. A client that has not given its password gets 16kb.", live)
-	IdleTimeout  = millis("connections", "timeout", 0, 0, 30*dayMillis, "A connection that sends nothing for so long is closed, unless it waits in a blocking command. 0 means never.", live)
-	WriteTimeout = millis("connections", "write-timeout", 30_000, 100, dayMillis, "A connection that takes no byte of its replies for so long is closed.", live)
-	TCPKeepAlive = millis("connections", "tcp-keepalive", 300_000, 0, dayMillis, "Time between probes of a silent connection, so that a vanished machine is noticed. 0 means none. New connections follow a change.", live)
+	MaxClients    = integer("connections", "max-clients", 10_000, 1, 1_000_000, "clients", "Connections at a time. One more is refused with an error. The process needs as many file descriptors, and a few hundred for its files; with fewer, fewer clients are let in.", live)
+	MaxArgs       = integer("connections", "max-args", 1_048_576, 16, 16_777_216, "arguments", "Arguments of one command, so messages of one QPUSH. A client that has not given its password may send 10.", live)
+	MaxBulk       = size("connections", "max-bulk-bytes", 16*mb, kb, 512*mb, "One argument of a command. Past it the connection is closed with an error. At least `max-push-bytes`, so that a push that is too large gets its own error. A client that has not given its password may send 16kb.", live)
+	QueryBuffer   = size("connections", "query-buffer-bytes", 64*mb, 64*kb, 2*gb, "What the server holds of one connection's commands that have not run yet, a whole command included. Past it the connection is closed.", live)
+	OutputBuffer  = size("connections", "output-buffer-bytes", 4*mb, 64*kb, 2*gb, "Replies that wait for one slow reader. Past it the connection's next commands wait, and if nothing is read for `write-timeout` it is closed. One reply may be longer. So a client that sends a whole pipeline before it reads must fit the replies in here; 4mb are those of 400,000 pushes. A client that has not given its password gets 16kb.", live)
+	ClientsMemory = size("connections", "maxmemory-clients", 256*mb, 2*mb, 1024*gb, "What all connections together may hold of commands that have not run and replies that were not sent. At this bound connections that hold more than 16kb wait: nothing more is read from them, and their next commands wait for room; the others go on. If that does not help for a second, or a quarter more is held, the connection that holds most is closed, a stranger first. At least twice `query-buffer-bytes`.", live)
+	IdleTimeout   = millis("connections", "timeout", 0, 0, 30*dayMillis, "A connection that sends nothing for so long is closed, unless it waits in a blocking command. 0 means never.", live)
+	WriteTimeout  = millis("connections", "write-timeout", 30_000, 100, dayMillis, "A connection that takes no byte of its replies for so long is closed.", live)
+	TCPKeepAlive  = millis("connections", "tcp-keepalive", 300_000, 0, dayMillis, "Time between probes of a silent connection, so that a vanished machine is noticed. 0 means none. New connections follow a change.", live)
 )
+
+// TLS, with Redis's names. The files are loaded again when they change, on SIGHUP and after CONFIG SET; see docs/tls.md.
+var (
+	TLSPort        = integer("tls", "tls-port", 0, 0, 65_535, "as port", "Port for TLS, on the host of `listen`. 0 means none.")
+	TLSOnly        = boolean("tls", "tls-only", false, "Take no plain connections: `listen` only gives the host for `tls-port`, which must be set.")
+	TLSCert        = text("tls", "tls-cert-file", "", nil, "The server's certificate, PEM, with those between it and the authority behind it.", live)
+	TLSKey         = text("tls", "tls-key-file", "", nil, "The certificate's private key, PEM, not encrypted.", live)
+	TLSCA          = text("tls", "tls-ca-cert-file", "", nil, "Certificates of the authorities that sign clients' certificates, PEM.", live)
+	TLSAuthClients = choice("tls", "tls-auth-clients", "yes", []string{"yes", "no", "optional"}, "Whether a client must show a certificate that one of `tls-ca-cert-file` has signed; `optional` checks it if there is one.", live)
+	TLSProtocols   = text("tls", "tls-protocols", "TLSv1.2 TLSv1.3", checkProtocols, "The versions to speak: `TLSv1.2`, `TLSv1.3` or both. Older ones are not safe and not offered.", live)
+	TLSHandshake   = millis("tls", "tls-handshake-timeout", 10_000, 100, hourMillis, "A connection whose handshake is not done within this time is closed.", live)
+)
+
+// TLSVersions reads the value of tls-protocols as the lowest and the highest version of crypto/tls.
+func TLSVersions(protocols string) (low, high uint16) {
+	for _, word := range strings.Fields(protocols) {
+		version := uint16(tls.VersionTLS13)
+		if strings.EqualFold(word, "TLSv1.2") {
+			version = tls.VersionTLS12
+		}
+		if low == 0 || version < low {
+			low = version
+		}
+		high = max(high, version)
+	}
+	return low, high
+}
+
+func checkProtocols(text string) error {
+	words := strings.Fields(text)
+	for _, word := range words {
+		if !strings.EqualFold(word, "TLSv1.2") && !strings.EqualFold(word, "TLSv1.3") {
+			words = nil
+		}
+	}
+	if len(words) == 0 {
+		return errors.New("allowed are TLSv1.2 and TLSv1.3, one or both with a space between")
+	}
+	return nil
+}
 
 // What all queues share.
 var (
@@ -101,6 +149,10 @@ func checkTogether(next []value) (errs []*Error) {
 	atMost(JournalFile.Setting, Journal.Setting, 4, "since the journal needs at least 4 files")
 	atMost(Checkpoint.Setting, Journal.Setting, 2, "since writes go on during a checkpoint")
 	atMost(MaxPush.Setting, MaxBulk.Setting, 1, "since a push that is too large should get an error, not lose its connection")
+	if next[TLSOnly.index].number != 0 && next[TLSPort.index].number == 0 {
+		errs = append(errs, &Error{Name: TLSOnly.Name, Reason: "needs tls-port: without it nobody could connect"})
+	}
+	atMost(QueryBuffer.Setting, ClientsMemory.Setting, 2, "since one client's longest command must leave room for the others")
 	atMost(MaxBulk.Setting, QueryBuffer.Setting, 1, "since a command is held whole before it runs")
 	return errs
 }

@@ -170,6 +170,12 @@ func (v *Values) Watch(s *Setting, changed func()) {
 // OnResetStats says what ResetStats calls. It belongs before the server starts.
 func (v *Values) OnResetStats(reset func()) { v.onReset = reset }
 
+// Secret reports whether there is a setting of that name, in any case, that is shown by no one.
+func (v *Values) Secret(name string) bool {
+	s := Lookup(name)
+	return s != nil && s.Secret
+}
+
 // ResetStats zeroes the server's counters: CONFIG RESETSTAT.
 func (v *Values) ResetStats() {
 	if v.onReset != nil {

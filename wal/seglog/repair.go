@@ -70,7 +70,14 @@ func makeDir(fsys vfs.FS, dir string) error {
 	if err := fsys.Mkdir(dir, dirPerm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return fsys.SyncDir(parent)
+	if err := fsys.SyncDir(parent); err != nil {
+		// Whoever tries again must not find it there, and take its name for durable.
+		if removeErr := fsys.Remove(dir); removeErr != nil {
+			return fmt.Errorf("%v; %w", err, removeErr)
+		}
+		return err
+	}
+	return nil
 }
 
 // setAside counts what the cut takes away and copies the torn part of it.

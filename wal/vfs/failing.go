@@ -29,6 +29,8 @@ const (
 	OpDatasync    = "datasync"
 	OpTruncate    = "truncate"
 	OpPreallocate = "preallocate"
+	OpAllocate    = "allocate"
+	OpFree        = "statfs"
 	OpLock        = "lock"
 	OpClose       = "close"
 )
@@ -57,6 +59,9 @@ const (
 	FailDropped
 	// FailAfter does the whole operation and then returns the error, as a reply that was lost.
 	FailAfter
+	// FailForgotten fails a sync in another way of Linux: what was written since the last one can be read as long as the
+	// power is on, but is never written, and the next sync succeeds all the same. Over another file system than Lossy it is FailBefore.
+	FailForgotten
 )
 
 // ErrInjected is a convenient error to fail with.
@@ -70,6 +75,7 @@ type Failing struct {
 	ops       []Op
 	at        int // 0: none
 	when      func(Op) bool
+	each      func(Op) (Failure, error)
 	how       Failure
 	err       error
 	halted    bool
@@ -79,6 +85,9 @@ type Failing struct {
 
 // dropper is a File that can forget what was not synced.
 type dropper interface{ dropUnsynced() }
+
+// forgetter is a File that can take what was not synced for written.
+type forgetter interface{ forgetUnsynced() }
 
 // NewFailing wraps inner. It fails nothing until it is told to.
 func NewFailing(inner FS) *Failing {
@@ -100,6 +109,14 @@ func (f *Failing) FailWhen(choose func(Op) bool, how Failure, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.when, f.how, f.err = choose, how, err
+}
+
+// FailEach asks decide about every operation to come: it fails in the given manner if the error is not nil. decide must not use this
+// file system.
+func (f *Failing) FailEach(decide func(Op) (Failure, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.each = decide
 }
 
 // HaltAt makes operation n and every later one fail with ErrCrashed, as if the process had died just before it. Over a
@@ -141,6 +158,11 @@ func (f *Failing) step(kind, path string) (how Failure, err error) {
 	}
 	if f.halted {
 		return FailBefore, &os.PathError{Op: kind, Path: path, Err: ErrCrashed}
+	}
+	if f.each != nil {
+		if how, err := f.each(Op{kind, path}); err != nil {
+			return how, &os.PathError{Op: kind, Path: path, Err: fmt.Errorf("%w (operation %d)", err, len(f.ops))}
+		}
 	}
 	chosen := f.at != 0 && len(f.ops) == f.at || f.when != nil && f.when(Op{kind, path})
 	if !chosen {
@@ -245,6 +267,12 @@ func (f *Failing) SyncDir(name string) error {
 	return f.do(OpSyncDir, name, func() error { return f.inner.SyncDir(name) })
 }
 
+// Free implements FS.
+func (f *Failing) Free(name string) (bytes int64, err error) {
+	err = f.do(OpFree, name, func() (err error) { bytes, err = f.inner.Free(name); return err })
+	return bytes, err
+}
+
 func (f *Failing) forget(path string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -341,6 +369,9 @@ func (f *failingFile) sync(kind string, op func() error) error {
 		if how == FailDropped {
 			f.drop()
 		}
+		if fg, ok := f.File.(forgetter); ok && how == FailForgotten {
+			fg.forgetUnsynced()
+		}
 		return failure
 	}
 	if err := op(); err != nil {
@@ -402,6 +433,11 @@ func (f *failingFile) Preallocate(size int64) error {
 		f.fs.forget(f.Name())
 		return f.File.Preallocate(size)
 	})
+}
+
+// Allocate implements File.
+func (f *failingFile) Allocate(size int64) error {
+	return f.fs.do(OpAllocate, f.Name(), func() error { return f.File.Allocate(size) })
 }
 
 // Lock implements File.

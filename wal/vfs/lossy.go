@@ -32,6 +32,8 @@ type Lossy struct {
 	pending []change // un-synced changes of names, oldest first
 	dice    *rand.Rand
 	crashed bool
+	// capacity bounds the sizes of all files together; 0: nothing does. See lossyspace.go.
+	capacity int64
 }
 
 // node is a file or a directory.
@@ -81,9 +83,41 @@ func (l *Lossy) Crash() *Lossy {
 		}
 	}
 	after := NewLossy(l.dice.Uint64())
+	after.capacity = l.capacity
 	copied := map[*node]*node{l.root: after.root}
 	l.copyDurable(l.root, after.root, copied)
 	return after
+}
+
+// Kill frees the locks that a process held which was killed: the kernel keeps what it wrote, synced or not. The files that it had open must
+// not be used any more.
+func (l *Lossy) Kill() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.root.unlock()
+}
+
+func (n *node) unlock() {
+	n.locked = nil
+	for _, child := range n.names {
+		child.unlock()
+	}
+}
+
+// Rot flips one bit of a file, on the disk and for those who read. An error means that there is no such byte.
+func (l *Lossy) Rot(name string, offset int64, bit uint) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, err := l.find("rot", name)
+	if err != nil {
+		return err
+	}
+	if n.dir || offset >= int64(min(len(n.live), len(n.synced))) {
+		return &os.PathError{Op: "rot", Path: name, Err: syscall.EINVAL}
+	}
+	n.live[offset] ^= 1 << bit
+	n.synced[offset] ^= 1 << bit
+	return nil
 }
 
 // keepRate is how likely an un-synced change survives. Nothing, everything and the dice for each one: all three find

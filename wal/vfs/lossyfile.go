@@ -15,7 +15,7 @@ import (
 // sectorBytes is what a disk writes as a whole: a power cut leaves each sector old or new, never half.
 const sectorBytes = 512
 
-// content is what a file holds. Where no bit of dirty is set, live and synced agree as far as both reach.
+// content is what a file holds. Where no bit of dirty is set, live and synced agree as far as both reach, but for what forget left.
 type content struct {
 	live   []byte   // what reads see
 	synced []byte   // what is on the disk
@@ -100,6 +100,10 @@ func (c *content) drop() {
 		}
 	})
 }
+
+// forget is what a failed sync does on ext4: un-synced bytes can be read still, but the kernel takes them for written, and no later sync
+// writes them.
+func (c *content) forget() { clear(c.dirty) }
 
 // crash is what is found on the disk after a power cut: each un-synced sector is there with probability keep, and of an
 // un-synced change of size nothing, all, or the part up to some byte.
@@ -204,9 +208,13 @@ func (f *lossyFile) Write(p []byte) (int, error) {
 	if f.flag&os.O_APPEND != 0 {
 		f.offset = int64(len(f.node.live))
 	}
-	f.node.writeAt(p, f.offset)
-	f.offset += int64(len(p))
-	return len(p), nil
+	n, err := f.fs.fit(f.node, f.offset, len(p))
+	f.node.writeAt(p[:n], f.offset)
+	f.offset += int64(n)
+	if err != nil {
+		return n, &os.PathError{Op: "write", Path: f.name, Err: err}
+	}
+	return n, nil
 }
 
 // WriteAt implements File.
@@ -219,8 +227,12 @@ func (f *lossyFile) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || f.flag&os.O_APPEND != 0 {
 		return 0, &os.PathError{Op: "write", Path: f.name, Err: syscall.EINVAL}
 	}
-	f.node.writeAt(p, off)
-	return len(p), nil
+	n, err := f.fs.fit(f.node, off, len(p))
+	f.node.writeAt(p[:n], off)
+	if err != nil {
+		return n, &os.PathError{Op: "write", Path: f.name, Err: err}
+	}
+	return n, nil
 }
 
 // Sync implements File.
@@ -241,6 +253,13 @@ func (f *lossyFile) dropUnsynced() {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	f.node.drop()
+}
+
+// forgetUnsynced implements forgetter, for Failing.
+func (f *lossyFile) forgetUnsynced() {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	f.node.forget()
 }
 
 // Truncate implements File.
@@ -278,8 +297,25 @@ func (f *lossyFile) Preallocate(size int64) error {
 		return err
 	}
 	f.node.truncate(0)
+	if _, err := f.fs.fit(f.node, 0, int(size)); err != nil {
+		return &os.PathError{Op: "fallocate", Path: f.name, Err: err}
+	}
 	f.node.truncate(size)
 	f.node.sync()
+	return nil
+}
+
+// Allocate implements File.
+func (f *lossyFile) Allocate(size int64) error {
+	err := f.begin("fallocate", true)
+	defer f.fs.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if _, err := f.fs.fit(f.node, 0, int(size)); err != nil {
+		return &os.PathError{Op: "fallocate", Path: f.name, Err: err}
+	}
+	f.node.truncate(size)
 	return nil
 }
 

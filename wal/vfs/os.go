@@ -3,8 +3,10 @@ package vfs
 // The machine's own file system: package os, with the syncs that it lacks.
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"syscall"
 )
 
 // OS is the machine's file system.
@@ -36,6 +38,14 @@ func (osFS) Rename(oldName, newName string) error         { return os.Rename(old
 func (osFS) ReadDir(name string) ([]os.DirEntry, error)   { return os.ReadDir(name) }
 func (osFS) Stat(name string) (os.FileInfo, error)        { return os.Stat(name) }
 
+func (osFS) Free(name string) (int64, error) {
+	free, err := freeBytes(name)
+	if err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	return free, nil
+}
+
 func (osFS) SyncDir(name string) error {
 	d, err := os.Open(name)
 	if err != nil {
@@ -61,13 +71,33 @@ func (f osFile) Preallocate(size int64) error {
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	if err := reserve(f.File, size); err != nil {
+	// That it cannot be reserved is no error, since the blocks are written next anyway.
+	if err := allocate(f.File, size); err != nil && !unsupported(err) {
 		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 	}
 	if err := fillZero(f.File, size); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+func (f osFile) Allocate(size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	err := allocate(f.File, size)
+	if unsupported(err) {
+		return fillZero(f.File, size)
+	}
+	if err != nil {
+		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// unsupported: the file system cannot take space without writing.
+func unsupported(err error) bool {
+	return errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS)
 }
 
 func (f osFile) Lock() error {

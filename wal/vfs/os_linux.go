@@ -28,16 +28,21 @@ func withFD(f *os.File, op func(fd int) error) error {
 
 func datasync(f *os.File) error { return withFD(f, syscall.Fdatasync) }
 
-// reserve allocates blocks; a file system that cannot is no error, since the blocks are written next anyway.
-func reserve(f *os.File, size int64) error {
+// allocate takes the blocks of the first size bytes.
+func allocate(f *os.File, size int64) error {
 	if size == 0 {
 		return nil
 	}
-	err := withFD(f, func(fd int) error { return syscall.Fallocate(fd, 0, 0, size) })
-	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
-		return nil
+	return withFD(f, func(fd int) error { return syscall.Fallocate(fd, 0, 0, size) })
+}
+
+// freeBytes leaves out what is kept for root.
+func freeBytes(name string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(name, &s); err != nil {
+		return 0, err
 	}
-	return err
+	return int64(s.Bavail) * s.Bsize, nil
 }
 
 func flock(f *os.File) (held bool, err error) {

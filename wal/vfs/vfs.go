@@ -16,6 +16,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"syscall"
 )
 
 // FS is a file system. Names are paths as package os takes them. All methods may be called from several goroutines.
@@ -42,6 +43,9 @@ type FS interface {
 	Stat(name string) (os.FileInfo, error)
 	// SyncDir makes the names in a directory durable: creations, renames and removals.
 	SyncDir(name string) error
+	// Free is how many bytes can still be written to the file system that holds name, as far as it tells: others write to it
+	// too, and a quota may end earlier.
+	Free(name string) (bytes int64, err error)
 }
 
 // File is an open file. ReadAt and WriteAt may be called from several goroutines.
@@ -66,9 +70,18 @@ type File interface {
 	// Preallocate makes the file exactly size bytes of zeros, written and synced, so that later writes inside it change
 	// no metadata. What the file held is gone.
 	Preallocate(size int64) error
+	// Allocate makes the file exactly size bytes and takes the space for them, so that removing it gives that space back. What
+	// it holds is of no interest, and nothing is synced.
+	Allocate(size int64) error
 	// Lock takes the exclusive lock of the file or directory (flock), without waiting. It is held until Close.
 	// Errors: ErrLocked if another open file, of this process or another, holds it.
 	Lock() error
+}
+
+// OutOfSpace reports whether err says that the file system is full, or a quota used up: what was refused may work when others
+// have given space back.
+func OutOfSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // ErrLocked: the file's lock is held through another open file.

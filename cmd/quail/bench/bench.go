@@ -54,6 +54,7 @@ type Config struct {
 type Server struct {
 	Address  string // host:port
 	Program  string // path of the program, used if Address is empty
+	User     string // for Address; empty is default
 	Password string // for Address; servers started here have none
 }
 

@@ -17,14 +17,18 @@ type client struct {
 	in   replies
 }
 
-func dial(address, password string) (*client, error) {
+func dial(address, user, password string) (*client, error) {
 	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	c := &client{conn: conn}
 	if password != "" {
-		if _, err := c.ask("AUTH", password); err != nil {
+		words := []string{"AUTH", password}
+		if user != "" {
+			words = []string{"AUTH", user, password}
+		}
+		if _, err := c.ask(words...); err != nil {
 			conn.Close()
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 type target struct {
 	dialect  dialect
 	address  string
+	user     string
 	password string
 	version  string
 	child    *child // nil if it ran before
@@ -21,13 +22,13 @@ type target struct {
 
 // reach finds the server, and starts it first if that is asked for.
 func reach(ctx context.Context, s Server, d dialect, dir string) (*target, error) {
-	t := &target{dialect: d, address: s.Address, password: s.Password}
+	t := &target{dialect: d, address: s.Address, user: s.User, password: s.Password}
 	if s.Address == "" {
 		started, err := start(ctx, s.Program, d, dir)
 		if err != nil {
 			return nil, err
 		}
-		t.child, t.address, t.password = started, started.address, ""
+		t.child, t.address, t.user, t.password = started, started.address, "", ""
 	}
 	fields, err := t.info()
 	if err == nil {
@@ -53,7 +54,7 @@ func versionOf(d dialect, fields map[string]string) (string, error) {
 	return "", fmt.Errorf("the server there is no %s", d.name())
 }
 
-func (t *target) dial() (*client, error) { return dial(t.address, t.password) }
+func (t *target) dial() (*client, error) { return dial(t.address, t.user, t.password) }
 
 // info is the server's INFO.
 func (t *target) info() (map[string]string, error) {

@@ -1,0 +1,129 @@
+package server
+
+// What TLS connections are made with, from files that may change while the server runs: an expiring certificate is replaced without a
+// restart. Connections that are open go on with what they began with. Files that do not load change nothing.
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"quail/server/settings"
+)
+
+// CertificatesEvery is how often the files are looked at for a change.
+const CertificatesEvery = 5 * time.Second
+
+// Certificates gives each new connection the TLS configuration in force. It is safe for concurrent use.
+type Certificates struct {
+	values  *settings.Values
+	log     zerolog.Logger
+	current atomic.Pointer[tls.Config]
+
+	mu   sync.Mutex // guards seen; serialises loading
+	seen string     // what the files looked like when they were loaded last
+}
+
+// NewCertificates loads the files that the settings name, and again whenever CONFIG SET changes one of them.
+func NewCertificates(values *settings.Values, log zerolog.Logger) (*Certificates, error) {
+	c := &Certificates{values: values, log: log}
+	c.seen = c.look()
+	loaded, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	c.current.Store(loaded)
+	for _, s := range []settings.Text{settings.TLSCert, settings.TLSKey, settings.TLSCA, settings.TLSAuthClients, settings.TLSProtocols} {
+		values.Watch(s.Setting, c.Reload)
+	}
+	return c, nil
+}
+
+// Config is what a new connection is made with.
+func (c *Certificates) Config() *tls.Config { return c.current.Load() }
+
+// Reload loads the files again. If that fails, what was in force stays, and the log says why.
+func (c *Certificates) Reload() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = c.look()
+	loaded, err := c.load()
+	if err != nil {
+		c.log.Error().Err(err).Msg("cannot load the TLS files; new connections get the certificate that was loaded before")
+		return
+	}
+	c.current.Store(loaded)
+	c.log.Info().Str("tls-cert-file", c.values.Text(settings.TLSCert)).Msg("loaded the TLS files; new connections use them")
+}
+
+// Watch reloads when a file has changed, looking once an interval, until stop is closed. Looking finds what watching for events
+// misses: files that are exchanged through a link above them.
+func (c *Certificates) Watch(every time.Duration, stop <-chan struct{}) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+		}
+		c.mu.Lock()
+		changed := c.look() != c.seen
+		c.mu.Unlock()
+		if changed {
+			c.Reload()
+		}
+	}
+}
+
+// look tells the files apart from what they were.
+func (c *Certificates) look() string {
+	var all strings.Builder
+	for _, s := range []settings.Text{settings.TLSCert, settings.TLSKey, settings.TLSCA} {
+		if info, err := os.Stat(c.values.Text(s)); err == nil {
+			fmt.Fprintf(&all, "%d %d;", info.ModTime().UnixNano(), info.Size())
+		} else {
+			all.WriteString("none;")
+		}
+	}
+	return all.String()
+}
+
+func (c *Certificates) load() (*tls.Config, error) {
+	certificate, err := tls.LoadX509KeyPair(c.values.Text(settings.TLSCert), c.values.Text(settings.TLSKey))
+	if err != nil {
+		return nil, fmt.Errorf("tls-cert-file and tls-key-file: %w", err)
+	}
+	low, high := settings.TLSVersions(c.values.Text(settings.TLSProtocols))
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: low, MaxVersion: high}
+	switch c.values.Text(settings.TLSAuthClients) {
+	case "yes":
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	case "optional":
+		config.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	file := c.values.Text(settings.TLSCA)
+	if file == "" {
+		if config.ClientAuth != tls.NoClientCert {
+			return nil, errors.New("tls-ca-cert-file: needed to check the certificates of clients; set it, or tls-auth-clients to no")
+		}
+		return config, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("tls-ca-cert-file: %w", err)
+	}
+	config.ClientCAs = x509.NewCertPool()
+	if !config.ClientCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("tls-ca-cert-file: no certificate in %s", file)
+	}
+	return config, nil
+}
