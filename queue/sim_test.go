@@ -50,7 +50,7 @@ type simResult struct {
 
 // simStats count what runs did, so that one can see that they did something.
 type simStats struct {
-	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots, fullDisks, backups, looks int
+	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots, fullDisks, backups, looks, rewrites int
 }
 
 func (s *simStats) add(o simStats) {
@@ -67,6 +67,7 @@ func (s *simStats) add(o simStats) {
 	s.fullDisks += o.fullDisks
 	s.backups += o.backups
 	s.looks += o.looks
+	s.rewrites += o.rewrites
 }
 
 // simFailure ends a run.

@@ -97,7 +97,10 @@ func newSim(t *testing.T, seed uint64) *sim {
 	if s.chance(2) {
 		s.reserve = simReserve
 	}
-	if s.segment = 2 << 10; s.chance(6) {
+	switch s.segment = 2 << 10; s.dice.IntN(6) {
+	case 0, 1, 2:
+		s.segment = 512
+	case 3:
 		s.segment = 24 << 10
 	}
 	s.lazy = []time.Duration{0, 300 * time.Millisecond, 5 * time.Second}[s.dice.IntN(3)]
@@ -443,7 +446,9 @@ func (s *sim) work() {
 	if s.failing || s.set.usable() != nil {
 		return
 	}
-	switch s.dice.IntN(9) {
+	switch s.dice.IntN(11) {
+	case 9, 10:
+		s.rewrite()
 	case 8:
 		s.tracef("look for space: full %v", s.set.store.StepSpace())
 	case 0, 1, 2:
@@ -467,6 +472,19 @@ func (s *sim) checkpoint() {
 	err := s.set.Checkpoint() // it commits what it needs
 	s.tracef("checkpoint: %v", err)
 	if err == nil && !s.failing && !s.halted {
+		s.committed()
+	}
+}
+
+// rewrite gives back space of messages that are gone. It commits what it needs.
+func (s *sim) rewrite() {
+	s.committing()
+	before := s.set.store.Stats()
+	s.set.store.StepRewrite(s.dice.IntN(4) == 0)
+	after := s.set.store.Stats()
+	s.tracef("rewrite: %d steps, %d bytes freed, %v", after.Rewrites-before.Rewrites, after.RewriteFreedBytes-before.RewriteFreedBytes, after.RewriteErr)
+	s.stats.rewrites += int(after.Rewrites - before.Rewrites)
+	if !s.failing && !s.halted {
 		s.committed()
 	}
 }

@@ -333,7 +333,11 @@ func (s *Stopped) save(q *StoppedQueue, to *wal.Salvaged) (*Inventory, error) {
 		}
 		return nil
 	}, func(raw []byte) error {
-		next = record.View(raw).LSN + 1
+		lsn := record.View(raw).LSN
+		if err := stand(next, lsn-1); err != nil { // left out when the log was rewritten
+			return err
+		}
+		next = lsn + 1
 		return log.Append(slices.Clone(raw))
 	}, stand)
 	if err == nil {

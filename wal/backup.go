@@ -7,7 +7,7 @@ package wal
 // The checkpoint comes first, and begins after the backup was asked for, so all that was acknowledged before is in it. The journal is
 // copied while no other checkpoint can let its files be used again. Together they are what a power cut just then would have left: atomic
 // over all queues, also for messages that move from one to another. Then only the logs are left, the larger part by far: their records
-// do not change, and their fronts are not cut while they are copied. Commits go on all the time.
+// do not change, and they are neither cut nor rewritten while they are copied. Commits go on all the time.
 
 import (
 	"errors"
@@ -62,6 +62,8 @@ func (s *Store) Backup(dir string) (BackupReport, error) {
 	}
 	b := &backup{s: s, d: d}
 	err = b.begin()
+	s.rewriting.Lock() // what was being rewritten when the backup began is done behind this; what comes later sees it
+	s.rewriting.Unlock()
 	if err == nil {
 		err = b.copyLogs()
 	}
@@ -78,7 +80,8 @@ func (s *Store) Backup(dir string) (BackupReport, error) {
 	return b.report, nil
 }
 
-// keptForBackup reports whether a backup needs the log's front, and remembers that it is still to be cut.
+// keptForBackup reports whether a backup needs the log as it is, and remembers that its front is still to be cut, and its segments are to
+// be rewritten.
 func (s *Store) keptForBackup(q *QueueLog) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,7 +255,7 @@ func (b *backup) verify(cfg seglog.Config, dir string, c checkpointState) error 
 	err := seglog.Walk(cfg, c.first, c.logLast, func(raw []byte, file string, offset int64) error {
 		tail, end = file, offset+seglog.EntryBytes(len(raw))
 		return nil
-	}, func(h seglog.Hole) { damage = &h })
+	}, func(h seglog.Hole) { damage = &h }, nil)
 	if err != nil {
 		return err
 	}

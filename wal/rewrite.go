@@ -19,6 +19,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -135,6 +136,7 @@ func (s *Store) survey() {
 		all = append(all, q)
 	}
 	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b *QueueLog) int { return cmp.Compare(a.incarnation, b.incarnation) })
 	for _, q := range all {
 		if s.isClosing() {
 			return
@@ -169,7 +171,8 @@ func (s *Store) rewriteWasteful() {
 	list := s.wasteful
 	s.wasteful = map[uint64]*QueueLog{}
 	s.mu.Unlock()
-	for _, q := range list {
+	for _, incarnation := range slices.Sorted(maps.Keys(list)) {
+		q := list[incarnation]
 		if s.isClosing() || s.failure() != nil {
 			return
 		}
@@ -203,10 +206,7 @@ func (s *Store) rewriteLog(q *QueueLog) (report LogRewritten, err error) {
 	if !ok || !q.isWasteful(&live) {
 		return report, nil
 	}
-	if !live.After.Done() {
-		s.journal.wake() // it may be one that nobody waits for
-	}
-	if live.After.Wait() != nil {
+	if s.waitFor(live.After) != nil {
 		return report, nil // the queues are about to be rebuilt
 	}
 	slices.SortFunc(live.Messages, func(a, b LiveMessage) int { return cmp.Compare(a.LSN, b.LSN) })
@@ -225,6 +225,9 @@ func (s *Store) rewriteLog(q *QueueLog) (report LogRewritten, err error) {
 
 // restFor waits, unless the store is closed.
 func (s *Store) restFor(d time.Duration) {
+	if s.cfg.Stepped {
+		return
+	}
 	select {
 	case <-s.stop:
 	case <-time.After(d):
@@ -239,6 +242,11 @@ func (q *QueueLog) isWasteful(live *Live) bool {
 
 // rewriteStep rewrites one run of segments, if there is one that is worth it.
 func (q *QueueLog) rewriteStep(live *Live, report *LogRewritten) (more bool, err error) {
+	q.store.rewriting.Lock()
+	defer q.store.rewriting.Unlock()
+	if q.store.keptForBackup(q) {
+		return false, nil // the first checkpoint behind it tries again
+	}
 	log, err := q.acquire()
 	if errors.Is(err, errDeleted) || vfs.OutOfDescriptors(err) {
 		return false, nil // gone, or to be tried another time

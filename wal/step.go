@@ -23,3 +23,12 @@ func (s *Store) StepSpace() (full bool) { return s.attendSpace() }
 
 // StepHeal tries once to take failed logs up again, and returns how many there still are.
 func (s *Store) StepHeal() (left int) { return s.heal() }
+
+// StepRewrite gives back the space that the last checkpoints have shown to be wasted. With survey it looks at all logs first, as a store does a
+// while after its start.
+func (s *Store) StepRewrite(survey bool) {
+	if survey {
+		s.survey()
+	}
+	s.rewriteWasteful()
+}

@@ -44,7 +44,7 @@ func (s *Stopped) Records(q *StoppedQueue, from uint64, visit func(raw []byte, a
 		return w.give(raw, Place{File: file, Offset: offset})
 	}, func(h seglog.Hole) {
 		s.hole(q, h)
-	})
+	}, w.leave)
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,18 @@ type recordWalk struct {
 func (w *recordWalk) give(raw []byte, at Place) error {
 	w.next = record.View(raw).LSN + 1
 	return w.visit(raw, at)
+}
+
+// leave passes over records that a rewritten segment has left out: nobody needs them.
+func (w *recordWalk) leave(from, to uint64) error {
+	if to < w.next {
+		return nil
+	}
+	if err := w.fill(from); err != nil {
+		return err
+	}
+	w.next = max(w.next, to+1)
+	return nil
 }
 
 // fill visits what the journal, or what was set aside, has of the records below to.

@@ -146,6 +146,7 @@ type Store struct {
 	pointErr     error                // why the last checkpoint failed; nil if it did not
 	pointCount   uint64               // checkpoints since Open
 	pointTime    time.Time            // when the last of them ended
+	rewriting    sync.Mutex           // held for each step of a rewrite; taken before mu
 	wasteful     map[uint64]*QueueLog // to be looked at by rewriteLoop
 	rewrites     uint64               // since Open
 	rewriteFreed int64                // bytes that they gave back

@@ -63,6 +63,12 @@ func storeEvents(log zerolog.Logger) wal.Events {
 		LogReopened: func(r wal.LogReopened) {
 			log.Warn().Uint64("incarnation", r.Incarnation).Uint64("records", r.Records).Dur("stopped_ms", r.Stopped).Msg("a queue whose log had failed goes on; what the log lacked was written again")
 		},
+		LogRewritten: func(r wal.LogRewritten) {
+			log.Debug().Uint64("incarnation", r.Incarnation).Int64("bytes_before", r.BytesBefore).Int64("bytes_after", r.BytesAfter).Dur("took_ms", r.Duration).Msg("a log gave back the space of messages that are gone")
+		},
+		RewriteFailed: func(incarnation uint64, err error) {
+			log.Error().Uint64("incarnation", incarnation).Err(err).Msg("space of messages that are gone could not be given back; the log is as it was, and it will be tried again")
+		},
 		CheckpointDone: func(r wal.CheckpointReport) {
 			log.Debug().Int("queues", r.Queues).Int64("bytes", r.Bytes).Dur("took_ms", r.Duration).Msg("checkpoint")
 		},

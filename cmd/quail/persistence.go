@@ -23,6 +23,10 @@ func persistence(queues *queue.Set) func() [][2]string {
 			{"checkpoints", strconv.FormatUint(stats.Checkpoints, 10)},
 			{"last_checkpoint_time", number(unixSeconds(stats.LastCheckpoint))},
 			{"last_checkpoint_status", status(stats.CheckpointErr)},
+			{"log_bytes", number(stats.LogBytes)},
+			{"log_rewrites", strconv.FormatUint(stats.Rewrites, 10)},
+			{"log_rewrite_freed_bytes", number(stats.RewriteFreedBytes)},
+			{"last_log_rewrite_status", status(stats.RewriteErr)},
 		}
 	}
 }

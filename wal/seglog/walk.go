@@ -27,9 +27,10 @@ type Hole struct {
 
 // Walk visits the whole records of a log in the order of their LSNs: those from the beginning of its first needed segment on up to
 // last. File and offset are where the record's length stands; raw is valid until the next call. hole is told of everything that a log
-// which must hold first to last should not have. An error of visit ends the walk.
+// which must hold first to last should not have, leftOut, which may be nil, of records that nobody needed when their segment was
+// rewritten. An error of visit or leftOut ends the walk.
 // Errors: those of the file system, and of visit.
-func Walk(cfg Config, first, last uint64, visit func(raw []byte, file string, offset int64) error, hole func(Hole)) error {
+func Walk(cfg Config, first, last uint64, visit func(raw []byte, file string, offset int64) error, hole func(Hole), leftOut func(from, to uint64) error) error {
 	if last < first {
 		return nil
 	}
@@ -44,7 +45,7 @@ func Walk(cfg Config, first, last uint64, visit func(raw []byte, file string, of
 		return err
 	}
 	files = in.dropFront(files)
-	w := walk{cfg: cfg, next: first, last: last, visit: visit, hole: hole}
+	w := walk{cfg: cfg, next: first, last: last, visit: visit, hole: hole, leftOut: leftOut}
 	for i, f := range files {
 		if f.first > last {
 			break
@@ -57,7 +58,12 @@ func Walk(cfg Config, first, last uint64, visit func(raw []byte, file string, of
 			hole(Hole{File: filepath.Join(cfg.Dir, segmentName(w.next)), From: w.next, To: f.first - 1, Reason: "the segment is missing"})
 		}
 		w.next = f.first
-		if err := w.segment(f, end, i+1 < len(files)); err != nil {
+		if f.span.rewritten() {
+			err = w.rewritten(f, end)
+		} else {
+			err = w.segment(f, end, i+1 < len(files))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -72,6 +78,7 @@ type walk struct {
 	next, last uint64
 	visit      func(raw []byte, file string, offset int64) error
 	hole       func(Hole)
+	leftOut    func(from, to uint64) error
 }
 
 // segment visits the records of one segment up to end. sealed: another segment follows, so nothing may stand behind end.
