@@ -237,8 +237,15 @@ func (r *recorder) run(c call, block bool) answer {
 	case "consume":
 		req := request("q", c.consumer)
 		req.Count, req.LeaseMillis, req.Token, req.HasToken = c.count, c.ttl, c.token, c.token != 0
+		type pulled struct {
+			b   *Batch
+			err error
+		}
+		done := make(chan pulled, 1) // what the answer rests on may become durable a millisecond later
+		r.set.Consume(req, func(b *Batch, after *Future, err error) { done <- pulled{b, err} })
 		var b *Batch
-		if b, err = r.pull(req); b != nil {
+		p := <-done
+		if b, err = p.b, p.err; b != nil {
 			a.batch, a.deadline, a.n = b.ID, b.DeadlineUnixMillis, len(b.Messages)
 			for i, m := range b.Messages {
 				a.messages[i] = linearMember{m.ID, m.Attempt}
