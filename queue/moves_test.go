@@ -429,6 +429,7 @@ func (m *mover) ack(h *held, ids []uint64) {
 	if m.off = m.off || m.set.usable() != nil; m.off {
 		for _, id := range want {
 			m.truths[h.left[id]].presence = leaving // who knows
+			delete(h.left, id)                      // so the batch is not asked about again: some of it may be resolved
 		}
 		return
 	}
@@ -446,6 +447,9 @@ func (m *mover) nack(h *held, ids []uint64, mode machine.NackMode) {
 	n, f, err := m.set.Nack([]byte(h.queue), h.batch.ID, mode, int64(m.rng.IntN(3)-1)*500, ids)
 	m.t.Logf("nack %s %d %d %v: %d, %v", h.queue, h.batch.ID, mode, ids, n, err)
 	if m.off = m.off || m.set.usable() != nil; m.off {
+		for _, id := range want {
+			delete(h.left, id) // as in ack
+		}
 		return
 	}
 	for _, id := range m.settled("nack", h, want, n, err) {
