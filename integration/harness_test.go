@@ -117,6 +117,7 @@ type server struct {
 	dir     string
 	addr    string
 	args    []string
+	program string   // another build than the one that is tested; ""
 	wrap    []string // a command that runs the binary, such as one that lowers a limit first
 	logPath string
 	auth    string
@@ -192,7 +193,10 @@ func (s *server) launch() (*process, error) {
 	if s.auth != "" {
 		args = append(args, "--requirepass", s.auth)
 	}
-	program, err := build()
+	program, err := s.program, error(nil)
+	if program == "" {
+		program, err = build()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -12,8 +12,10 @@ package wal
 //
 // When? A log is looked at after each checkpoint with which it changed, and all of them once after a start. If it takes more than half
 // as much again as its live messages, and two segments, those of its segments are rewritten of which more than half is dead; small
-// results are merged with their neighbours, so that a long life does not leave a thousand small files. It is done by one goroutine, a
-// few megabytes at a time, with pauses nine times as long; nothing that pushes, acknowledges or consumes waits for it.
+// results are merged with their neighbours, so that a long life does not leave a thousand small files. It is done by one goroutine, in
+// steps of a few megabytes that must be read: segments in which nothing lives are not, and of those written lately little more than what
+// lives. It pauses nine times as long as it works while the log is near its bound, less the further it is above, and not at all
+// from four times that on. Nothing that pushes, acknowledges or consumes waits for it.
 
 import (
 	"cmp"
@@ -28,11 +30,14 @@ import (
 )
 
 const (
-	// rewriteBytes bounds the segments that are rewritten in one step, unless one alone is larger.
-	rewriteBytes = 8 << 20
-	// rewritePause is how much longer the pause after a step is than the step; rewritePauseMin is its least length, so that
-	// the directory syncs of many small steps stay few.
+	// rewriteBytes bounds what is read in one step, unless one segment alone is larger, and rewriteSegments how many files it
+	// removes: to remove 128 of 1 MB takes some 10 ms, in which the log's next sync waits.
+	rewriteBytes    = 8 << 20
+	rewriteSegments = 128
+	// rewritePause is how much longer than a step the pause after it is, in a log near its bound; at rewriteHaste times the bound there
+	// is none. rewritePauseMin is the least pause all the same, so that the syncs of many small steps stay few.
 	rewritePause    = 9
+	rewriteHaste    = 4
 	rewritePauseMin = 20 * time.Millisecond
 	// recordOverhead is what a message's record takes in a log besides the body, about, if it has no headers: its header,
 	// its length and its fields.
@@ -217,10 +222,17 @@ func (s *Store) rewriteLog(q *QueueLog) (report LogRewritten, err error) {
 			report.Duration = time.Since(began)
 			return report, err
 		}
-		s.restFor(max(rewritePause*time.Since(step), rewritePauseMin))
+		s.restFor(restAfter(time.Since(step), q.bytes.Load(), q.boundBytes(&live)))
 	}
 	report.Duration = time.Since(began)
 	return report, nil
+}
+
+// restAfter is how long to pause after a step that took so long, when the log takes so many bytes and should not take more than bound.
+func restAfter(step time.Duration, bytes, bound int64) time.Duration {
+	above := float64(bytes-bound) / float64(bound)
+	share := 1 - above/(rewriteHaste-1)
+	return max(time.Duration(rewritePause*min(max(share, 0), 1)*float64(step)), rewritePauseMin)
 }
 
 // restFor waits, unless the store is closed.
@@ -235,9 +247,12 @@ func (s *Store) restFor(d time.Duration) {
 }
 
 // isWasteful reports whether the log takes much more than its live messages do.
-func (q *QueueLog) isWasteful(live *Live) bool {
+func (q *QueueLog) isWasteful(live *Live) bool { return q.bytes.Load() > q.boundBytes(live) }
+
+// boundBytes is what the log may take before it is rewritten.
+func (q *QueueLog) boundBytes(live *Live) int64 {
 	needed := live.BodyBytes + live.Count*recordOverhead
-	return q.bytes.Load() > needed+needed/2+wasteSegments*int64(q.store.cfg.SegmentBytes)
+	return needed + needed/2 + wasteSegments*int64(q.store.cfg.SegmentBytes)
 }
 
 // rewriteStep rewrites one run of segments, if there is one that is worth it.
@@ -298,8 +313,8 @@ func (q *QueueLog) leaveAlone(segments []seglog.Sealed, lsn uint64) {
 type rewriteRun struct {
 	segments []seglog.Sealed
 	live     []uint64
-	bytes    int64 // of the segments
-	needed   int64 // of that, about
+	read     int64 // bytes of them that must be read, about
+	needed   int64 // bytes of them that live, about
 	dead     bool  // one of them is mostly dead
 }
 
@@ -318,7 +333,8 @@ func (q *QueueLog) nextRun(sealed []seglog.Sealed, live []LiveMessage) (run rewr
 		needed := neededBytes(&s, n, bodies)
 		dead := s.Bytes > 2*needed && !(s.Rewritten && n == s.Records)
 		small := s.Rewritten && s.Bytes < full/2
-		fits := run.bytes+s.Bytes <= rewriteBytes && run.needed+needed <= full
+		read := s.ReadBytes(n)
+		fits := run.read+read <= rewriteBytes && run.needed+needed <= full && len(run.segments) < rewriteSegments
 		if q.damagedSegments[s.First] || !dead && !small {
 			if run.isWorthIt() {
 				return run
@@ -332,7 +348,7 @@ func (q *QueueLog) nextRun(sealed []seglog.Sealed, live []LiveMessage) (run rewr
 				run = rewriteRun{}
 			}
 			run.segments = append(run.segments, s)
-			run.bytes, run.needed, run.dead = run.bytes+s.Bytes, run.needed+needed, run.dead || dead
+			run.read, run.needed, run.dead = run.read+read, run.needed+needed, run.dead || dead
 			for _, m := range live[:n] {
 				run.live = append(run.live, m.LSN)
 			}

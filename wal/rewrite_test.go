@@ -5,7 +5,10 @@ package wal
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -155,44 +158,68 @@ func TestFailedRewriteIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Rot in a record that nobody needs must neither stop the queue nor be tried again and again.
+// Rot must neither stop the queue nor be tried again and again; what nobody needs may rot and goes with the rest.
 func TestRewriteLeavesDamageAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		disk := vfs.NewLossy(1)
-		cfg := testConfig(disk, "data")
-		cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
-		failures := 0
-		cfg.Events.RewriteFailed = func(_ uint64, err error) { failures++ }
-		s, _, err := w.open(cfg, 0)
-		if err != nil {
-			t.Fatal(err)
+	for _, at := range []struct {
+		lsn    uint64 // whose segment is damaged at its beginning
+		failed int    // rewrites
+	}{{1, 0}, {1000, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			disk := vfs.NewLossy(1)
+			cfg := testConfig(disk, "data")
+			cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
+			failures := 0
+			cfg.Events.RewriteFailed = func(_ uint64, err error) { failures++ }
+			s, _, err := w.open(cfg, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Abandon()
+			q, err := w.create(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.fill(t, s, 3000, 100)
+			if err := q.log.flush(^uint64(0)); err != nil {
+				t.Fatal(err)
+			}
+			names, err := disk.ReadDir(s.logDir(q.log.incarnation))
+			if err != nil {
+				t.Fatal(err)
+			}
+			i, found := slices.BinarySearchFunc(names, fmt.Sprintf("%020d", at.lsn), func(e os.DirEntry, name string) int { return strings.Compare(e.Name(), name) })
+			if !found {
+				i--
+			}
+			f, err := disk.OpenFile(filepath.Join(s.logDir(q.log.incarnation), names[i].Name()), os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.WriteAt([]byte{0}, 0)
+			f.Close()
+			for range 3 {
+				s.Checkpoint()
+				<-time.After(time.Minute)
+				q.log.change()
+			}
+			if failures != at.failed || q.log.Err() != nil || s.Stats().Rewrites == 0 {
+				t.Fatalf("LSN %d: %d failures, %v, %+v", at.lsn, failures, q.log.Err(), s.Stats())
+			}
+		})
+	}
+}
+
+// Without this the log of a busy queue grows faster than it is rewritten; or rewriting takes the disk from the others for nothing.
+func TestRewritingHastens(t *testing.T) {
+	const bound, step = 10 << 20, 100 * time.Millisecond
+	for _, c := range []struct{ bytes, want int64 }{
+		{bound, 900}, {bound / 2, 900}, {bound * 5 / 2, 450}, {4 * bound, 20}, {100 * bound, 20},
+	} {
+		if got := restAfter(step, c.bytes, bound).Milliseconds(); got != c.want {
+			t.Errorf("at %d MB, bound %d MB: %d ms after a step of 100, want %d", c.bytes>>20, bound>>20, got, c.want)
 		}
-		defer s.Abandon()
-		q, err := w.create(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		q.fill(t, s, 3000, 100)
-		if err := q.log.flush(^uint64(0)); err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(s.logDir(q.log.incarnation), "00000000000000000001")
-		f, err := disk.OpenFile(path, 1, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.WriteAt([]byte{0}, 0)
-		f.Close()
-		for range 3 {
-			s.Checkpoint()
-			<-time.After(time.Minute)
-			q.log.change()
-		}
-		if failures != 1 || q.log.Err() != nil || s.Stats().Rewrites == 0 {
-			t.Fatalf("%d failures, %v, %+v", failures, q.log.Err(), s.Stats())
-		}
-	})
+	}
 }
 
 // Without this the space of the last messages of a busy hour came back with the next busy hour.

@@ -18,8 +18,9 @@ const (
 	appendBytes = 1 << 20
 	// markBytes is the distance of marks in a segment: a read that starts anywhere skips at most so much, and one record.
 	markBytes = 16 << 10
-	// markedMax is how many segments keep marks: those written or read last. At 1 MB a segment, that is 64 KB of marks.
-	markedMax = 64
+	// markedMax is how many segments keep marks: those written or read last. At 1 MB a segment, that is 128 KB of marks, and more than
+	// is written between two checkpoints: what is rewritten then is found by them.
+	markedMax = 128
 	// positionsMax is how many ends of reads are remembered, so that as many sequential readers skip nothing.
 	positionsMax = 8
 )

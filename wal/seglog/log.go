@@ -71,7 +71,8 @@ type Log interface {
 	// Rewrite replaces the consecutive sealed segments that hold the records from first to last by one that holds, of them,
 	// only those in live, which rises. From then on reading one of the others is ErrOutOfRange. It runs beside all other
 	// calls, one at a time. No error is final: what was there stays in force.
-	// Errors: ErrOutOfRange if that is not what sealed segments hold; *CorruptError, if what is there cannot be walked or a
+	// What nobody needs is not read, but for what must be walked over to find what is live.
+	// Errors: ErrOutOfRange if that is not what sealed segments hold; *CorruptError, if what is walked over is none, or a
 	// record of live is damaged or missing; those of the file system.
 	Rewrite(first, last uint64, live []uint64) error
 	// Stats tells the size of the log.
@@ -116,6 +117,8 @@ type Sealed struct {
 	First, Last uint64
 	// Bytes is the size of its file.
 	Bytes int64
+	// Marked: places in it are known, so that a few of its records are found without reading all of it.
+	Marked bool
 	// Rewritten segments know how many records they still hold, and the size of their bodies.
 	Rewritten bool
 	Records   int

@@ -23,6 +23,9 @@ import (
 const (
 	readBytesMin = 4 << 10
 	readBytesMax = 256 << 10
+	// aheadBytes is what a read must ask for at least to be one of a backlog, which goes on: then as much again is wanted from the disk
+	// meanwhile, in the next segment too.
+	aheadBytes = 256 << 10
 )
 
 // errGap: a rewritten segment leaves the record out.
@@ -34,9 +37,10 @@ var skipBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // stretch is the part of a segment that a read may use, as it was at one moment.
 type stretch struct {
 	seg   *segment
-	size  int64  // where the segment's records end
-	end   uint64 // LSN that follows the segment's last record
-	start mark   // where to begin walking
+	next  *segment // the one behind it, nil if there is none
+	size  int64    // where the segment's records end
+	end   uint64   // LSN that follows the segment's last record
+	start mark     // where to begin walking
 }
 
 // Read implements Log.
@@ -74,6 +78,19 @@ func (c *core) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 	}
 }
 
+// ahead has the disk bring what a reader of a backlog asks for now and next.
+func (c *core) ahead(file vfs.File, st stretch, bytes int64) {
+	here := min(bytes, st.size-st.start.offset)
+	vfs.Ahead(file, st.start.offset, here)
+	if here == bytes || st.next == nil || c.cfg.FS != vfs.OS {
+		return // others take no hints, and a file that is opened for nothing is one more thing that fails
+	}
+	if next, err := c.cfg.FS.Open(c.path(st.next)); err == nil { // if it is gone or there is no descriptor, it is read without a hint
+		vfs.Ahead(next, 0, bytes-here)
+		next.Close()
+	}
+}
+
 func (c *core) isGone(s *segment) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -98,7 +115,8 @@ func (c *core) stretch(lsn uint64) (st stretch, more bool, err error) {
 	st.seg, st.end = c.segments[i], c.last+1
 	st.size, st.start = st.seg.size, st.seg.before(lsn)
 	if i+1 < len(c.segments) {
-		st.end = c.segments[i+1].first
+		st.next = c.segments[i+1]
+		st.end = st.next.first
 	}
 	for _, p := range c.positions {
 		if p.seg == st.seg && p.lsn <= lsn && p.lsn > st.start.lsn {
@@ -115,6 +133,9 @@ func (c *core) readStretch(st stretch, lsn uint64, left *int, atLeastOne bool, d
 		return dst, fmt.Errorf("read log: %w", err)
 	}
 	defer file.Close()
+	if *left >= aheadBytes {
+		c.ahead(file, st, 2*int64(*left))
+	}
 	var marks []mark
 	scan, err := c.skip(file, st, lsn, &marks)
 	if err == nil {

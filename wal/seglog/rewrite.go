@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,14 @@ import (
 // writeBytes is how much of a new segment is written at once.
 const writeBytes = 256 << 10
 
+// ReadBytes is about how much Rewrite reads of the segment if so many records of it live.
+func (s *Sealed) ReadBytes(live int) int64 {
+	if s.Marked || live == 0 {
+		return min(s.Bytes, int64(live)*(markBytes+readBytesMin))
+	}
+	return s.Bytes
+}
+
 // Sealed implements Log.
 func (c *core) Sealed(upTo uint64, dst []Sealed) []Sealed {
 	c.mu.RLock()
@@ -44,7 +53,8 @@ func (c *core) Sealed(upTo uint64, dst []Sealed) []Sealed {
 		if last > upTo || s.synced < s.size {
 			break
 		}
-		dst = append(dst, Sealed{First: s.first, Last: last, Bytes: s.size, Rewritten: s.span.rewritten(), Records: s.records, BodyBytes: s.bodyBytes})
+		dst = append(dst, Sealed{First: s.first, Last: last, Bytes: s.size, Marked: len(s.marks) > 0,
+			Rewritten: s.span.rewritten(), Records: s.records, BodyBytes: s.bodyBytes})
 	}
 	return dst
 }
@@ -136,40 +146,55 @@ func (c *core) writeAside(name string, seg *segment, old []*segment, live []uint
 	return file.Sync()
 }
 
-// copyLive copies the records in live from one segment, which ends before LSN end. The others are stepped over: their lengths and
-// LSNs must fit, their bodies are neither read nor checked.
+// copyLive copies the records in live from one segment, which ends before LSN end. It reads from the last known place before each, and
+// steps over what lies between: the lengths and LSNs there must fit, the bodies are neither read nor checked. What lies behind the last
+// one nobody looks at, and a segment in which nothing lives is not even opened.
 func (c *core) copyLive(w *sparseWriter, s *segment, end uint64, live []uint64) error {
+	if len(live) == 0 {
+		return nil
+	}
 	file, err := c.cfg.FS.Open(c.path(s))
 	if err != nil {
 		return err
 	}
 	defer file.Close()
+	known := c.known(s)
 	scan := newScanner(file, c.cfg.Incarnation, s.first, s.begin(), s.size)
 	scan.upTo = s.span.last
+	if len(known.marks) > 0 {
+		scan.chunk = markBytes + readBytesMin
+	}
 	st := stretch{seg: s, end: end}
-	for scan.offset < s.size {
+	for len(live) > 0 {
+		if near := known.before(live[0]); near.lsn > scan.lsn {
+			scan.lsn, scan.offset = near.lsn, near.offset
+		}
 		lsn, err := scan.peekLSN()
-		if err == nil && len(live) > 0 && lsn == live[0] {
+		switch {
+		case err == nil && lsn == live[0]:
 			var rec []byte
 			if rec, err = scan.next(); err == nil {
 				live = live[1:]
 				err = w.add(rec)
 			}
-		} else if err == nil {
+		case err == nil && lsn < live[0]:
 			err = scan.stepOver(lsn)
+		case err == nil || err == io.EOF:
+			err = fmt.Errorf("%w: LSN %d is not there", errEntry, live[0])
+			scan.lsn = live[0]
 		}
 		if err != nil {
 			return c.readError(st, scan, err)
 		}
 	}
-	if len(live) > 0 || s.span.last == 0 && scan.lsn != end {
-		missing := scan.lsn
-		if len(live) > 0 {
-			missing = live[0]
-		}
-		return c.readError(st, scan, fmt.Errorf("%w: LSN %d is not there", errEntry, missing))
-	}
 	return nil
+}
+
+// known is what is known of the places in a segment now.
+func (c *core) known(s *segment) *segment {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return &segment{first: s.first, span: s.span, marks: s.marks} // marks are only ever appended to, or dropped whole
 }
 
 // stepOver passes the next entry, whose LSN was peeked, without reading its body.

@@ -29,6 +29,14 @@ func everyNth(first, last, n uint64) []uint64 {
 	return live
 }
 
+// sized are records with bodies of one size.
+func sized(first, last uint64, bodyBytes int) (records [][]byte) {
+	for lsn := first; lsn <= last; lsn++ {
+		records = append(records, makeSized(lsn, bodyBytes))
+	}
+	return records
+}
+
 func rewriteAll(log Log, live []uint64) error {
 	sealed := log.Sealed(log.Last(), nil)
 	if len(sealed) == 0 {
@@ -192,6 +200,114 @@ func TestRewriteMeetsDamage(t *testing.T) {
 		must(t, sameFiles(before, files(t, cfg.FS, cfg.Dir)))
 		must(t, log.Rewrite(s.First, s.Last, []uint64{4, 6})) // what nobody needs may rot
 		checkLive(t, log, 1, map[uint64]bool{4: true, 6: true})
+	})
+}
+
+// readCounter is a file system that knows how many files were opened to be read, and how many bytes were.
+type readCounter struct {
+	vfs.FS
+	opened, bytes int
+}
+
+type countedFile struct {
+	vfs.File
+	counter *readCounter
+}
+
+func (r *readCounter) Open(name string) (vfs.File, error) {
+	f, err := r.FS.Open(name)
+	r.opened++
+	return countedFile{f, r}, err
+}
+
+func (f countedFile) ReadAt(buf []byte, offset int64) (int, error) {
+	n, err := f.File.ReadAt(buf, offset)
+	f.counter.bytes += n
+	return n, err
+}
+
+// Without this a queue through which 40 MB a second pass has them all read again, only to keep one message of a thousand.
+func TestRewriteReadsWhatLives(t *testing.T) {
+	eachVariant(t, func(t *testing.T, v variant, cfg Config) {
+		counter := &readCounter{FS: cfg.FS}
+		cfg.FS, cfg.SegmentBytes = counter, 256<<10
+		log, _, err := v.open(cfg, 1, 0)
+		must(t, err)
+		for lsn := uint64(1); lsn <= 3000; lsn += 100 {
+			must(t, log.Append(sized(lsn, lsn+99, 1024)))
+		}
+		must(t, log.Sync())
+		sealed := log.Sealed(3000, nil)
+		if len(sealed) < 10 || !sealed[0].Marked {
+			t.Fatalf("%d segments, %+v", len(sealed), sealed[0])
+		}
+		end := sealed[9].Last
+		live := []uint64{sealed[1].First, sealed[3].First + 7, sealed[3].First + 100, sealed[3].First + 101, sealed[6].Last, sealed[7].First, end}
+		most := int64(0)
+		for _, s := range sealed[:10] {
+			from, _ := slices.BinarySearch(live, s.First)
+			to, _ := slices.BinarySearch(live, s.Last+1)
+			most += s.ReadBytes(to - from)
+		}
+		*counter = readCounter{FS: counter.FS}
+		must(t, log.Rewrite(1, end, live))
+		if counter.opened != 5 || int64(counter.bytes) > most || most > 7*(markBytes+readBytesMin) {
+			t.Errorf("%d files were opened and %d bytes read, %d had been foretold", counter.opened, counter.bytes, most)
+		}
+		for lsn := uint64(1); lsn <= end; lsn++ {
+			got, err := log.Read(lsn, 10, nil)
+			if !slices.Contains(live, lsn) {
+				if !errors.Is(err, ErrOutOfRange) {
+					t.Fatalf("LSN %d, which is dead: %d records, %v", lsn, len(got), err)
+				}
+				continue
+			}
+			must(t, err)
+			if !bytes.Equal(got[0], makeSized(lsn, 1024)) {
+				t.Fatalf("LSN %d reads wrong", lsn)
+			}
+		}
+		must(t, log.Close())
+		log, _, err = v.open(cfg, 1, 3000)
+		must(t, err)
+		defer log.Close()
+		s := log.Sealed(3000, nil)[1] // whose marks are forgotten
+		if s.Marked || s.ReadBytes(1) != s.Bytes || s.ReadBytes(0) != 0 {
+			t.Errorf("%+v, and %d bytes must be read for one record", s, s.ReadBytes(1))
+		}
+		must(t, log.Rewrite(s.First, s.Last, []uint64{s.Last}))
+		got, err := log.Read(s.Last, 10, nil)
+		must(t, err)
+		if !bytes.Equal(got[0], makeSized(s.Last, 1024)) {
+			t.Fatalf("LSN %d reads wrong", s.Last)
+		}
+	})
+}
+
+// A known place that damage has moved must not make another record of what is found there.
+func TestRewriteMeetsDamageBehindAMark(t *testing.T) {
+	eachVariant(t, func(t *testing.T, v variant, cfg Config) {
+		cfg.SegmentBytes = 256 << 10
+		log, _, err := v.open(cfg, 1, 0)
+		must(t, err)
+		defer log.Close()
+		must(t, log.Append(sized(1, 600, 1024)))
+		must(t, log.Sync())
+		s := log.Sealed(600, nil)[0]
+		path := filepath.Join(cfg.Dir, segmentName(s.First))
+		content := readFile(t, cfg.FS, path)
+		ends := entryEnds(t, content)
+		for _, lsn := range []uint64{100, 99} { // the record itself, and one on the way to it
+			damaged := slices.Clone(content)
+			damaged[ends[lsn-1]] ^= 1 // its length
+			writeFile(t, cfg.FS, path, damaged)
+			if c := wantCorrupt(t, log.Rewrite(s.First, s.Last, []uint64{100}), segmentName(s.First)); c.LSN != lsn || c.Offset != ends[lsn-1] {
+				t.Fatalf("blames LSN %d at offset %d, not %d at %d", c.LSN, c.Offset, lsn, ends[lsn-1])
+			}
+		}
+		moved := slices.Delete(slices.Clone(content), int(ends[9]), int(ends[10]))
+		writeFile(t, cfg.FS, path, append(moved, content[:ends[1]]...))
+		wantCorrupt(t, log.Rewrite(s.First, s.Last, []uint64{100}), segmentName(s.First))
 	})
 }
 

@@ -58,6 +58,14 @@ func (osFS) SyncDir(name string) error {
 	return err
 }
 
+// Ahead tells that a part of a file will be read soon, so that it can be read before, where the file system takes such hints. It
+// does not wait and changes nothing.
+func Ahead(f File, offset, size int64) {
+	if f, ok := f.(osFile); ok && size > 0 {
+		willNeed(f.File, offset, size)
+	}
+}
+
 func (f osFile) Datasync() error {
 	if err := datasync(f.File); err != nil {
 		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}

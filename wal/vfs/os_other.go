@@ -13,6 +13,8 @@ import (
 
 func datasync(f *os.File) error { return f.Sync() }
 
+func willNeed(*os.File, int64, int64) {}
+
 func allocate(*os.File, int64) error { return syscall.ENOSYS }
 
 // freeBytes is not asked for: a full file system is noticed when it refuses a write.
