@@ -266,6 +266,8 @@ type Env struct {
 	Monitors atomic.Int64
 	// AuthDelay is how long a wrong password waits for its answer.
 	AuthDelay func() time.Duration
+	// BackupDir is where QBACKUP may make directories, an absolute path without a slash at the end; empty means nowhere.
+	BackupDir string
 	// Version is Quail's own version, such as 0.1.0.
 	Version string
 }

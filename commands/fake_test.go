@@ -344,7 +344,7 @@ type world struct {
 func newWorld(proto int) *world {
 	w := &world{queues: newFakeQueues(), conn: newFakeConn(proto), settings: &fakeSettings{}}
 	w.server = &fakeServer{conn: w.conn}
-	w.env = &Env{Queues: w.queues, Server: w.server, Settings: w.settings, Stats: NewStats(), Version: "0.1.0",
+	w.env = &Env{Queues: w.queues, Server: w.server, Settings: w.settings, Stats: NewStats(), Version: "0.1.0", BackupDir: "/backup",
 		Users: NewUsers(), Refusals: new(Refusals), Slowlog: new(Slowlog), AuthDelay: func() time.Duration { return 0 }}
 	w.conn.env = w.env
 	return w

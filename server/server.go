@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -121,6 +122,7 @@ func New(cfg Config) *Server {
 		Settings:  cfg.Settings,
 		Stats:     commands.NewStats(),
 		Version:   cfg.Version,
+		BackupDir: backupDir(cfg.Settings.Text(settings.BackupDir)),
 		Users:     cfg.Users,
 		Refusals:  new(commands.Refusals),
 		Slowlog:   new(commands.Slowlog),
@@ -144,6 +146,17 @@ func New(cfg Config) *Server {
 	s.startLoops()
 	go s.keepLedger()
 	return s
+}
+
+// backupDir is the setting as an absolute path: the process may have been started anywhere.
+func backupDir(given string) string {
+	if given == "" {
+		return ""
+	}
+	if whole, err := filepath.Abs(given); err == nil {
+		return whole
+	}
+	return filepath.Clean(given)
 }
 
 // sendersMax is how many goroutines write what became durable. One system call is a few microseconds, so a handful

@@ -194,10 +194,16 @@ func (s *Setting) fromFile(raw any) (string, error) {
 	return "", s.misfit(got, rule)
 }
 
+// otherEnv are the variables of commands that are clients, and of --config.
+var otherEnv = []string{"QUAIL_CONFIG", "QUAIL_USER", "QUAIL_PASSWORD", "QUAIL_CLIENT_CACERT", "QUAIL_CLIENT_CERT", "QUAIL_CLIENT_KEY"}
+
 // UnknownEnv lists the variables of an environment (os.Environ) that look like a setting of Quail and are none. Those
 // that Kubernetes makes for a service called quail are left out.
 func UnknownEnv(environ []string) []string {
-	known := map[string]bool{"QUAIL_CONFIG": true, "QUAIL_USER": true, "QUAIL_PASSWORD": true} // those that are no settings
+	known := map[string]bool{}
+	for _, name := range otherEnv {
+		known[name] = true
+	}
 	for _, s := range table {
 		known[s.Env()] = true
 	}
