@@ -264,6 +264,8 @@ type Env struct {
 	Slowlog  *Slowlog
 	// Monitors is how many connections are in MONITOR.
 	Monitors atomic.Int64
+	// Delays are the wrong passwords that wait.
+	Delays Delays
 	// AuthDelay is how long a wrong password waits for its answer.
 	AuthDelay func() time.Duration
 	// BackupDir is where QBACKUP may make directories, an absolute path without a slash at the end; empty means nowhere.

@@ -236,6 +236,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.cfg.Queues.WakeAll()
+	s.env.Delays.End()
 	for _, c := range s.all() {
 		c.stop()
 	}
