@@ -228,6 +228,8 @@ type Settings interface {
 	Match(patterns ...string) [][2]string
 	// Secret reports whether there is a setting of that name, in any case, whose value nobody may see.
 	Secret(name string) bool
+	// Known reports whether there is a setting of that name, in any case.
+	Known(name string) bool
 	// Set changes all of the settings or none. A *SettingError is worded as Redis words it.
 	Set(pairs [][2]string) error
 	// ResetStats sets the server's own counters to zero.

@@ -330,6 +330,7 @@ func (s *fakeSettings) Set(pairs [][2]string) error {
 	return s.err
 }
 func (s *fakeSettings) Secret(name string) bool { return strings.EqualFold(name, "requirepass") }
+func (s *fakeSettings) Known(name string) bool  { return name != "unknown" }
 func (s *fakeSettings) ResetStats()             { s.reset++ }
 
 // world is all of it around one connection.

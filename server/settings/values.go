@@ -186,10 +186,14 @@ func (v *Values) Try(which []*Setting, try func(next *Values) (apply func(), err
 // (commands.MatchPattern; in any case). Secrets come as Masked, or empty if they are not set.
 func (v *Values) Match(patterns ...string) [][2]string {
 	values := v.current.Load().values
+	patterns = slices.Clone(patterns)
+	for i := range patterns {
+		patterns[i] = strings.ToLower(patterns[i])
+	}
 	var found [][2]string
 	for i, s := range table {
 		for _, pattern := range patterns {
-			if commands.MatchPattern(strings.ToLower(pattern), s.Name) {
+			if commands.MatchPattern(pattern, s.Name) {
 				found = append(found, [2]string{s.Name, s.show(values[i])})
 				break
 			}
@@ -215,6 +219,9 @@ func (v *Values) Secret(name string) bool {
 	s := Lookup(name)
 	return s != nil && s.Secret
 }
+
+// Known reports whether there is a setting of that name, in any case.
+func (v *Values) Known(name string) bool { return Lookup(name) != nil }
 
 // ResetStats zeroes the server's counters: CONFIG RESETSTAT.
 func (v *Values) ResetStats() {
