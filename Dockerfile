@@ -12,11 +12,13 @@ RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/quail ./cmd/quail
 # An empty directory to own: a new volume takes the owner of what it covers.
-RUN mkdir /out/data
+RUN mkdir /out/data /out/backup
 
 FROM scratch
 COPY --from=build /out/quail /quail
 COPY --from=build --chown=65532:65532 /out/data /data
+# For a volume that backups may go to, with QUAIL_BACKUP_DIR=/backup.
+COPY --from=build --chown=65532:65532 /out/backup /backup
 
 # By number, so that a platform that forbids root can see that this is not root.
 USER 65532:65532

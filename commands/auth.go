@@ -1,8 +1,6 @@
 package commands
 
 import (
-	"time"
-
 	"quail/commands/acl"
 	"quail/commands/resp"
 )
@@ -52,14 +50,19 @@ func authenticate(c *Call, name, password []byte) bool {
 	c.failed = true
 	c.Env.Refusals.add(c, refusal{reason: "auth", object: c.spec.words(), user: clipName(name)})
 	refuse := func(w *resp.Writer) { w.Error("WRONGPASS", "invalid username-password pair or user is disabled.") }
-	delay := c.Env.AuthDelay()
-	if delay <= 0 {
+	wait := c.Env.AuthDelay()
+	if wait <= 0 {
 		refuse(c.W)
 		return false
 	}
+	if c.Env.Delays.Ended() { // one guess at once, not a pipeline of them
+		refuse(c.W)
+		c.Conn.CloseAfterReply()
+		return false
+	}
 	parked := c.Park()
-	timer := time.AfterFunc(delay, func() { parked.Reply(nil, refuse) })
-	parked.OnCancel(func() { timer.Stop() })
+	w := c.Env.Delays.add(wait, func() { parked.Reply(nil, refuse) })
+	parked.OnCancel(func() { c.Env.Delays.drop(w) })
 	return false
 }
 

@@ -228,6 +228,8 @@ type Settings interface {
 	Match(patterns ...string) [][2]string
 	// Secret reports whether there is a setting of that name, in any case, whose value nobody may see.
 	Secret(name string) bool
+	// Known reports whether there is a setting of that name, in any case.
+	Known(name string) bool
 	// Set changes all of the settings or none. A *SettingError is worded as Redis words it.
 	Set(pairs [][2]string) error
 	// ResetStats sets the server's own counters to zero.
@@ -264,8 +266,12 @@ type Env struct {
 	Slowlog  *Slowlog
 	// Monitors is how many connections are in MONITOR.
 	Monitors atomic.Int64
+	// Delays are the wrong passwords that wait.
+	Delays Delays
 	// AuthDelay is how long a wrong password waits for its answer.
 	AuthDelay func() time.Duration
+	// BackupDir is where QBACKUP may make directories, an absolute path without a slash at the end; empty means nowhere.
+	BackupDir string
 	// Version is Quail's own version, such as 0.1.0.
 	Version string
 }

@@ -14,6 +14,9 @@ var commandDocs = &Spec{
 
 func runCommandDocs(c *Call) {
 	chosen := table
+	if c.tooManyNames(c.Args[2:]) {
+		return
+	}
 	if len(c.Args) > 2 {
 		chosen = nil
 		for _, name := range c.Args[2:] {

@@ -1,6 +1,10 @@
 package commands
 
-import "quail/commands/resp"
+import (
+	"strconv"
+
+	"quail/commands/resp"
+)
 
 var commandInfo = &Spec{
 	Name:    "INFO",
@@ -15,8 +19,11 @@ var commandInfo = &Spec{
 
 func runCommandInfo(c *Call) {
 	names := c.Args[2:]
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		writeInfoOfAll(c)
+		return
+	case c.tooManyNames(names):
 		return
 	}
 	c.W.Array(len(names))
@@ -27,6 +34,15 @@ func runCommandInfo(c *Call) {
 			c.W.NullBulk()
 		}
 	}
+}
+
+// tooManyNames answers with an error if COMMAND INFO or DOCS is asked for more than one reply should hold.
+func (c *Call) tooManyNames(names [][]byte) bool {
+	if len(names) <= commandNamesMax {
+		return false
+	}
+	c.argumentErr(strconv.Itoa(len(names)) + " command names came, but at most " + strconv.Itoa(commandNamesMax) + " may; without any, all commands are described")
+	return true
 }
 
 func writeInfoOfAll(c *Call) {

@@ -33,7 +33,11 @@ func runCommandList(c *Call) {
 		category := strings.ToLower(string(words[2]))
 		chosen = func(s *Spec) bool { return slices.Contains(s.categories, category) }
 	case equalFold(words[1], "PATTERN"):
-		pattern := strings.ToLower(string(words[2]))
+		pattern, ok := c.pattern(words[2])
+		if !ok {
+			return
+		}
+		pattern = strings.ToLower(pattern)
 		chosen = func(s *Spec) bool { return MatchPattern(pattern, s.fullName) }
 	default:
 		c.syntaxErr()

@@ -23,7 +23,11 @@ var configGet = &Spec{
 func runConfigGet(c *Call) {
 	patterns := make([]string, len(c.Args)-2)
 	for i, word := range c.Args[2:] {
-		patterns[i] = string(word)
+		pattern, ok := c.pattern(word)
+		if !ok {
+			return
+		}
+		patterns[i] = pattern
 	}
 	pairs := c.Env.Settings.Match(patterns...)
 	c.W.Map(len(pairs))

@@ -330,6 +330,7 @@ func (s *fakeSettings) Set(pairs [][2]string) error {
 	return s.err
 }
 func (s *fakeSettings) Secret(name string) bool { return strings.EqualFold(name, "requirepass") }
+func (s *fakeSettings) Known(name string) bool  { return name != "unknown" }
 func (s *fakeSettings) ResetStats()             { s.reset++ }
 
 // world is all of it around one connection.
@@ -344,7 +345,7 @@ type world struct {
 func newWorld(proto int) *world {
 	w := &world{queues: newFakeQueues(), conn: newFakeConn(proto), settings: &fakeSettings{}}
 	w.server = &fakeServer{conn: w.conn}
-	w.env = &Env{Queues: w.queues, Server: w.server, Settings: w.settings, Stats: NewStats(), Version: "0.1.0",
+	w.env = &Env{Queues: w.queues, Server: w.server, Settings: w.settings, Stats: NewStats(), Version: "0.1.0", BackupDir: "/backup",
 		Users: NewUsers(), Refusals: new(Refusals), Slowlog: new(Slowlog), AuthDelay: func() time.Duration { return 0 }}
 	w.conn.env = w.env
 	return w

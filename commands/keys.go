@@ -11,7 +11,10 @@ var keys = &Spec{
 }
 
 func runKeys(c *Call) {
-	pattern := string(c.Args[1])
+	pattern, ok := c.pattern(c.Args[1])
+	if !ok {
+		return
+	}
 	var matching []string
 	for _, name := range c.names() {
 		if MatchPattern(pattern, name) {

@@ -1,5 +1,7 @@
 package commands
 
+import "strconv"
+
 // MatchPattern reports whether name matches a glob pattern as Redis has them: * any bytes, ? one byte, [a-z] and [^a-z] one
 // of a class, \ takes the next byte literally. It is linear in one star and at worst quadratic in all: only the last star
 // is ever tried again, so no pattern can make it slow.
@@ -29,6 +31,15 @@ func MatchPattern(pattern, name string) bool {
 		p++
 	}
 	return p == len(pattern)
+}
+
+// pattern takes a client's word as a pattern. If it is too long, it answers with an error and returns false.
+func (c *Call) pattern(word []byte) (pattern string, ok bool) {
+	if len(word) > patternBytesMax {
+		c.argumentErr("pattern has " + strconv.Itoa(len(word)) + " bytes, but must have at most " + strconv.Itoa(patternBytesMax))
+		return "", false
+	}
+	return string(word), true
 }
 
 // matchOne matches one byte with what the pattern begins with, and returns how much of the pattern that was.

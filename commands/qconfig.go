@@ -30,7 +30,11 @@ func runQConfigGet(c *Call) {
 	}
 	pattern := "*"
 	if a.has("pattern") {
-		pattern = strings.ToLower(string(a.word("pattern")))
+		p, ok := c.pattern(a.word("pattern"))
+		if !ok {
+			return
+		}
+		pattern = strings.ToLower(p)
 	}
 	all, after, err := c.Env.Queues.Options(a.word("queue"))
 	c.After(after)

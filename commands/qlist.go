@@ -31,7 +31,11 @@ func runQList(c *Call) {
 	}
 	pattern := "*"
 	if a.has("pattern") {
-		pattern = string(a.word("pattern"))
+		p, ok := c.pattern(a.word("pattern"))
+		if !ok {
+			return
+		}
+		pattern = p
 	}
 	next, names := page(c.names(), uint64(a.integer("cursor", 0)), int(a.integer("count", qlistCount)), pattern)
 	writePage(c, next, names)

@@ -51,21 +51,42 @@ func (c *Call) hideSecrets(words []string) {
 	case auth:
 		hide(1, len(words))
 	case aclSetUser:
+		if strings.IndexAny(words[2], "><#!") == 0 { // the name was forgotten
+			hide(2, 3)
+		}
 		hide(3, len(words))
 	case hello:
+		hide(helloShown(words), len(words))
+	case configSet:
+		// A password's name may be misspelt, or a value be missing before it, so that names and values change places.
 		for i := 2; i < len(words); i++ {
-			if strings.EqualFold(words[i], "AUTH") {
-				hide(i+1, i+3)
+			if c.Env.Settings.Secret(words[i]) {
+				hide(i+1, len(words))
 				break
 			}
-		}
-	case configSet:
-		for i := 2; i+1 < len(words); i += 2 {
-			if c.Env.Settings.Secret(words[i]) {
-				hide(i+1, i+2)
+			if i%2 == 0 && !c.Env.Settings.Known(words[i]) {
+				hide(i, i+2)
 			}
 		}
 	}
+}
+
+// helloShown is how many words of HELLO may be shown: the version, names that follow SETNAME, the word AUTH, and nothing behind it nor behind what
+// does not read so, such as a user's name where AUTH was forgotten.
+func helloShown(words []string) int {
+	i := 1
+	if i < len(words) {
+		if _, ok := parseInteger([]byte(words[i])); ok {
+			i++
+		}
+	}
+	for i+1 < len(words) && strings.EqualFold(words[i], "SETNAME") {
+		i += 2
+	}
+	if i < len(words) && strings.EqualFold(words[i], "AUTH") {
+		i++
+	}
+	return i
 }
 
 // bodies tells which words are messages, or say something of a message's content.
@@ -74,7 +95,17 @@ func (s *Spec) bodies(words [][]byte) (from, until int) {
 	case qpush:
 		return 2, len(words)
 	case qpushex:
+		if _, ok := parseInteger(words[2]); !ok {
+			return 2, len(words) // the count was forgotten
+		}
 		return 3, len(words) // with the options behind the bodies, which hold headers
+	case commandGetKeys, commandGetKeysAndFlags:
+		if Lookup(words[2]) == nil {
+			return 2, len(words)
+		}
+		return 3, len(words) // they may be any command's
+	case aclDryRun:
+		return 4, len(words)
 	}
 	return 0, 0
 }

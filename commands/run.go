@@ -58,8 +58,9 @@ func Run(c *Call) {
 		c.tell()
 	}
 	before := len(c.W.Buf)
-	began := c.Env.Slowlog.begin(c)
+	began, timed := c.Env.Slowlog.begin(c), c.Env.Stats.begin(spec)
 	spec.Run(c)
+	c.Env.Stats.end(spec, timed)
 	c.Env.Slowlog.end(c, began)
 	failed := c.failed || len(c.W.Buf) > before && c.W.Buf[before] == '-'
 	c.Env.Stats.count(spec, failed)

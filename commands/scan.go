@@ -50,7 +50,11 @@ func runScan(c *Call) {
 			}
 			count = int(min(n, scanCountMax))
 		case equalFold(words[0], "MATCH"):
-			pattern = string(words[1])
+			p, ok := c.pattern(words[1])
+			if !ok {
+				return
+			}
+			pattern = p
 		case equalFold(words[0], "TYPE"):
 			wanted = words[1]
 		default:

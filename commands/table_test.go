@@ -127,7 +127,7 @@ func TestDerivedShapes(t *testing.T) {
 		{"config|set", -4, 0, 0, "CONFIG SET parameter value [parameter value ...]"},
 		{"command", -1, 0, 0, "COMMAND"},
 		{"command|getkeys", -3, 0, 0, "COMMAND GETKEYS command [arg [arg ...]]"},
-		{"qbackup", 2, 0, 0, "QBACKUP directory"},
+		{"qbackup", 2, 0, 0, "QBACKUP name"},
 		{"info", -1, 0, 0, "INFO [section [section ...]]"},
 		{"shutdown", -1, 0, 0, "SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]"},
 	} {

@@ -32,19 +32,35 @@ type Certificates struct {
 	seen string     // what the files looked like when they were loaded last
 }
 
-// NewCertificates loads the files that the settings name, and again whenever CONFIG SET changes one of them.
+// NewCertificates loads the files that the settings name. A CONFIG SET that names others is refused if they do not load.
 func NewCertificates(values *settings.Values, log zerolog.Logger) (*Certificates, error) {
-	c := &Certificates{values: values, log: log}
-	c.seen = c.look()
-	loaded, err := c.load()
+	c := &Certificates{values: values, log: log, seen: look(values)}
+	loaded, err := loadTLS(values)
 	if err != nil {
 		return nil, err
 	}
 	c.current.Store(loaded)
-	for _, s := range []settings.Text{settings.TLSCert, settings.TLSKey, settings.TLSCA, settings.TLSAuthClients, settings.TLSProtocols} {
-		values.Watch(s.Setting, c.Reload)
-	}
+	values.Try([]*settings.Setting{settings.TLSCert.Setting, settings.TLSKey.Setting, settings.TLSCA.Setting, settings.TLSAuthClients.Setting,
+		settings.TLSProtocols.Setting}, c.try)
 	return c, nil
+}
+
+// try loads what CONFIG SET names, before it is said to be done: an operator who is told OK believes that the new certificate is in use.
+func (c *Certificates) try(next *settings.Values) (apply func(), err error) {
+	seen := look(next)
+	loaded, err := loadTLS(next)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the TLS files in use stay", err)
+	}
+	return func() { c.use(loaded, seen) }, nil
+}
+
+func (c *Certificates) use(loaded *tls.Config, seen string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = seen
+	c.current.Store(loaded)
+	c.log.Info().Str("tls-cert-file", c.values.Text(settings.TLSCert)).Msg("loaded the TLS files; new connections use them")
 }
 
 // Config is what a new connection is made with.
@@ -54,8 +70,8 @@ func (c *Certificates) Config() *tls.Config { return c.current.Load() }
 func (c *Certificates) Reload() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.seen = c.look()
-	loaded, err := c.load()
+	c.seen = look(c.values)
+	loaded, err := loadTLS(c.values)
 	if err != nil {
 		c.log.Error().Err(err).Msg("cannot load the TLS files; new connections get the certificate that was loaded before")
 		return
@@ -76,7 +92,7 @@ func (c *Certificates) Watch(every time.Duration, stop <-chan struct{}) {
 		case <-ticker.C:
 		}
 		c.mu.Lock()
-		changed := c.look() != c.seen
+		changed := look(c.values) != c.seen
 		c.mu.Unlock()
 		if changed {
 			c.Reload()
@@ -85,10 +101,10 @@ func (c *Certificates) Watch(every time.Duration, stop <-chan struct{}) {
 }
 
 // look tells the files apart from what they were.
-func (c *Certificates) look() string {
+func look(values *settings.Values) string {
 	var all strings.Builder
 	for _, s := range []settings.Text{settings.TLSCert, settings.TLSKey, settings.TLSCA} {
-		if info, err := os.Stat(c.values.Text(s)); err == nil {
+		if info, err := os.Stat(values.Text(s)); err == nil {
 			fmt.Fprintf(&all, "%d %d;", info.ModTime().UnixNano(), info.Size())
 		} else {
 			all.WriteString("none;")
@@ -97,20 +113,20 @@ func (c *Certificates) look() string {
 	return all.String()
 }
 
-func (c *Certificates) load() (*tls.Config, error) {
-	certificate, err := tls.LoadX509KeyPair(c.values.Text(settings.TLSCert), c.values.Text(settings.TLSKey))
+func loadTLS(values *settings.Values) (*tls.Config, error) {
+	certificate, err := tls.LoadX509KeyPair(values.Text(settings.TLSCert), values.Text(settings.TLSKey))
 	if err != nil {
 		return nil, fmt.Errorf("tls-cert-file and tls-key-file: %w", err)
 	}
-	low, high := settings.TLSVersions(c.values.Text(settings.TLSProtocols))
+	low, high := settings.TLSVersions(values.Text(settings.TLSProtocols))
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: low, MaxVersion: high}
-	switch c.values.Text(settings.TLSAuthClients) {
+	switch values.Text(settings.TLSAuthClients) {
 	case "yes":
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	case "optional":
 		config.ClientAuth = tls.VerifyClientCertIfGiven
 	}
-	file := c.values.Text(settings.TLSCA)
+	file := values.Text(settings.TLSCA)
 	if file == "" {
 		if config.ClientAuth != tls.NoClientCert {
 			return nil, errors.New("tls-ca-cert-file: needed to check the certificates of clients; set it, or tls-auth-clients to no")

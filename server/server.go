@@ -10,8 +10,10 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -23,6 +25,7 @@ import (
 	"quail/commands"
 	"quail/commands/acl"
 	"quail/queue"
+	"quail/server/metrics"
 	"quail/server/reply"
 	"quail/server/settings"
 )
@@ -59,6 +62,8 @@ type Config struct {
 	ConfigFile string
 	// Persistence, if not nil, gives the lines of INFO's section Persistence.
 	Persistence func() [][2]string
+	// Syncs, if not nil, is how long the journal's syncs took.
+	Syncs func() metrics.Histogram
 }
 
 // Server is the listener and the connections of one process. The queues belong to its maker, who closes them after
@@ -121,6 +126,7 @@ func New(cfg Config) *Server {
 		Settings:  cfg.Settings,
 		Stats:     commands.NewStats(),
 		Version:   cfg.Version,
+		BackupDir: backupDir(cfg.Settings.Text(settings.BackupDir)),
 		Users:     cfg.Users,
 		Refusals:  new(commands.Refusals),
 		Slowlog:   new(commands.Slowlog),
@@ -144,6 +150,17 @@ func New(cfg Config) *Server {
 	s.startLoops()
 	go s.keepLedger()
 	return s
+}
+
+// backupDir is the setting as an absolute path: the process may have been started anywhere.
+func backupDir(given string) string {
+	if given == "" {
+		return ""
+	}
+	if whole, err := filepath.Abs(given); err == nil {
+		return whole
+	}
+	return filepath.Clean(given)
 }
 
 // sendersMax is how many goroutines write what became durable. One system call is a few microseconds, so a handful
@@ -187,6 +204,33 @@ func handle(c redcon.Conn, cmd redcon.Command) {
 	c.Context().(*connection).handle(cmd.Args)
 }
 
+// Metrics makes the HTTP server for admin-listen, and lets commands be timed from now on. Its maker serves and closes it.
+func (s *Server) Metrics() *metrics.Server {
+	s.env.Stats.Timing.Store(true)
+	source := metrics.Source{Info: admin{s}.Info, Commands: s.env.Stats.Commands, Syncs: s.cfg.Syncs, Version: s.cfg.Version}
+	if queues, ok := s.cfg.Queues.(interface {
+		Gauges(most int) ([]queue.Gauge, int)
+	}); ok {
+		source.Queues = queues.Gauges
+	}
+	return metrics.New(source, s.ready)
+}
+
+// ready is nil while commands are served, and else why not.
+func (s *Server) ready() error {
+	if s.stopping.Load() {
+		return errStopping
+	}
+	if s.cfg.Persistence != nil {
+		for _, line := range s.cfg.Persistence() {
+			if line[0] == "journal_failed" && line[1] != "0" {
+				return errors.New("the journal failed: writes are refused")
+			}
+		}
+	}
+	return nil
+}
+
 // Addr is where the server listens, or nil before Serve.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
@@ -223,6 +267,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.cfg.Queues.WakeAll()
+	s.env.Delays.End()
 	for _, c := range s.all() {
 		c.stop()
 	}

@@ -126,3 +126,27 @@ func TestNothingIsLeftOfAClient(t *testing.T) {
 	}
 	eventually(t, "all are gone", func() bool { return len(s.all()) == 1 && runtime.NumGoroutine() <= before })
 }
+
+// Without this a stop takes as long as auth-delay, 5 seconds at most, for anyone who sends a wrong password now and then.
+func TestStopDoesNotWaitForWrongPasswords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		s := startOn(t, ln, "requirepass=secret", "auth-delay=5000")
+		alone, many := ln.dial(t), ln.dial(t)
+		alone.send(cmd("AUTH", "wrong"))
+		go many.conn.Write([]byte(strings.Repeat(cmd("AUTH", "wrong"), 100)))
+		synctest.Wait()
+		began := time.Now()
+		stopped := make(chan error, 1)
+		go func() { stopped <- s.Shutdown(t.Context()) }()
+		alone.expectEnd(wrongPass)
+		many.expectEnd(wrongPass + wrongPass) // one that waited, one behind it: a stop is no time for guessing
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		<-s.served
+	})
+}

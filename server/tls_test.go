@@ -224,9 +224,49 @@ func TestTLSFilesAreExchanged(t *testing.T) {
 	if err := s.cfg.Settings.Set([][2]string{{"tls-cert-file", a.path("other.crt")}, {"tls-key-file", a.path("other.key")}}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the one of CONFIG SET", func() bool { return name() == "third" })
+	if got := name(); got != "third" {
+		t.Errorf("after CONFIG SET %q", got)
+	}
 	old.send("PING\r\n")
 	old.expect("+PONG\r\n")
+}
+
+// Whoever is told OK believes that the new certificate is in use, and lets the old one expire.
+func TestConfigSetRefusesTLSFilesThatDoNotLoad(t *testing.T) {
+	a := newAuthority(t)
+	s, _, address := startTLS(t, a, "tls-auth-clients=no")
+	a.make("second", "other")
+	a.write("broken.crt", "broken")
+	c := s.dial(t)
+	name := func() string {
+		_, conn := dialTLS(t, address, a.client(""))
+		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	for _, words := range [][]string{
+		{"tls-cert-file", a.path("other.crt")}, // the key is not its
+		{"tls-cert-file", a.path("broken.crt"), "tls-key-file", a.path("other.key")},
+		{"tls-cert-file", a.path("none.crt"), "timeout", "1000"},
+		{"tls-cert-file", a.path("other.crt"), "tls-key-file", a.path("other.key"), "tls-ca-cert-file", a.path("broken.crt")},
+		{"tls-auth-clients", "yes", "tls-ca-cert-file", ""},
+	} {
+		before := fmt.Sprint(s.cfg.Settings.Match("*"))
+		c.send(cmd(append([]string{"CONFIG", "SET"}, words...)...))
+		line, err := c.rd.ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, "-ERR CONFIG SET failed (possibly related to argument 'tls-") || !strings.Contains(line, "the TLS files in use stay") {
+			t.Errorf("%q: %q, %v", words, line, err)
+		}
+		if after := fmt.Sprint(s.cfg.Settings.Match("*")); after != before {
+			t.Errorf("%q was refused and changed the settings", words)
+		}
+		if got := name(); got != "first" {
+			t.Errorf("%q: now %q", words, got)
+		}
+	}
+	c.send(cmd("CONFIG", "SET", "tls-cert-file", a.path("other.crt"), "tls-key-file", a.path("other.key")))
+	c.expect("+OK\r\n")
+	if got := name(); got != "second" { // at once: OK was said
+		t.Errorf("after CONFIG SET %q", got)
+	}
 }
 
 // Without this thousands of connections that never finish their handshake stay for ever, or hold up a stop.

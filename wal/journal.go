@@ -100,6 +100,7 @@ type journal struct {
 	durable atomic.Uint64 // number of the last durable group
 	begun   atomic.Uint64 // sequence of the newest file that has a durable header
 	written atomic.Int64  // bytes written to the journal since it was opened
+	syncs   syncTimes
 
 	filesMu sync.Mutex // guards files and spares; never held during IO
 	files   []journalFile
@@ -394,9 +395,11 @@ func (j *journal) markEnd() {
 func (j *journal) commitGroup(g *filling, number uint64) bool {
 	err := j.put(g, number, 0)
 	if err == nil && !j.cfg.noSync {
+		began := time.Now()
 		if err = j.file.Datasync(); err != nil {
 			err = fmt.Errorf("sync journal file %s: %w", j.file.Name(), err)
 		}
+		j.syncs.add(time.Since(began))
 	}
 	if err == nil && j.begun.Load() != j.sequence {
 		err = j.cfg.begun.write(j.sequence)

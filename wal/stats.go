@@ -1,6 +1,9 @@
 package wal
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats is what an operator wants to know of a store. Counts are since it was opened, sizes in bytes.
 type Stats struct {
@@ -28,8 +31,31 @@ type Stats struct {
 	RewriteErr        error
 	// LogBytes is the size of all queues' logs on disk, of those that were opened or looked at since the store was.
 	LogBytes int64
+	// Syncs is how often a sync of the journal took at most the SyncBounds at its place; it has one more, for what took longer. SyncTime is how
+	// long all took together.
+	Syncs    [len(SyncBounds) + 1]uint64
+	SyncTime time.Duration
 	// FullErr is why messages are refused while all else goes on: the disk is full; nil if it is not.
 	FullErr error
+}
+
+// SyncBounds are what the times of syncs are sorted by: from a disk with a cache that survives a power cut to one that is overloaded.
+var SyncBounds = [...]time.Duration{100 * time.Microsecond, 200 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second, 10 * time.Second}
+
+// syncTimes counts the syncs of a journal by how long they took.
+type syncTimes struct {
+	counts [len(SyncBounds) + 1]atomic.Uint64
+	nanos  atomic.Int64
+}
+
+func (t *syncTimes) add(took time.Duration) {
+	i := 0
+	for i < len(SyncBounds) && took > SyncBounds[i] {
+		i++
+	}
+	t.counts[i].Add(1)
+	t.nanos.Add(int64(took))
 }
 
 // Stats tells how the store is. It is cheap and waits for no disk.
@@ -51,6 +77,10 @@ func (s *Store) Stats() Stats {
 		RewriteErr:           s.rewriteErr,
 		FullErr:              s.Full(),
 	}
+	for i := range stats.Syncs {
+		stats.Syncs[i] = s.journal.syncs.counts[i].Load()
+	}
+	stats.SyncTime = time.Duration(s.journal.syncs.nanos.Load())
 	for _, q := range s.logs {
 		stats.LogBytes += q.bytes.Load()
 	}

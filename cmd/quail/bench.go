@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,10 +17,11 @@ import (
 )
 
 type benchCmd struct {
-	Quail         string   `name:"quail" placeholder:"ADDR" help:"Measure the Quail at this host:port. Default: start one for the run."`
-	QuailServer   string   `name:"quail-server" placeholder:"FILE" help:"The program to start as Quail. Default: this one."`
-	QuailUser     string   `name:"quail-user" aliases:"user" env:"QUAIL_USER" placeholder:"NAME" help:"User for --quail. Default: default."`
-	QuailPassword string   `name:"quail-password" aliases:"pass" env:"QUAIL_PASSWORD,QUAIL_REQUIREPASS" placeholder:"TEXT" help:"Password for --quail."`
+	Quail         string `name:"quail" placeholder:"ADDR" help:"Measure the Quail at this host:port. Default: start one for the run."`
+	QuailServer   string `name:"quail-server" placeholder:"FILE" help:"The program to start as Quail. Default: this one."`
+	QuailUser     string `name:"quail-user" aliases:"user" env:"QUAIL_USER" placeholder:"NAME" help:"User for --quail. Default: default."`
+	QuailPassword string `name:"quail-password" aliases:"pass" env:"QUAIL_PASSWORD,QUAIL_REQUIREPASS" placeholder:"TEXT" help:"Password for --quail."`
+	tlsFlags
 	Redis         string   `name:"redis" placeholder:"ADDR" help:"Measure the Redis at this host:port; \"none\" measures Quail alone. Default: start one for the run, if there is a redis-server."`
 	RedisServer   string   `name:"redis-server" placeholder:"FILE" help:"The program to start as Redis. Default: redis-server on the PATH."`
 	RedisPassword string   `name:"redis-password" env:"REDISCLI_AUTH" placeholder:"TEXT" help:"Password for --redis."`
@@ -39,6 +41,18 @@ func (b *benchCmd) config(p *process) (bench.Config, error) {
 		Redis:     bench.Server{Address: b.Redis, Program: b.RedisServer, Password: b.RedisPassword},
 		Scenarios: b.Scenarios, Rounds: b.Rounds, Seconds: b.Seconds, Messages: b.Messages,
 		BodyBytes: b.BodyBytes, DataDir: b.DataDir, Progress: p.stderr,
+	}
+	if err := b.tlsFlags.check(); err != nil {
+		return c, err
+	}
+	if b.TLS && b.Quail != "" { // servers that are started for the run speak plainly
+		host, _, err := net.SplitHostPort(b.Quail)
+		if err != nil {
+			return c, fmt.Errorf("--quail: got %q; with --tls it is host:port", b.Quail)
+		}
+		if c.Quail.TLS, err = b.tlsFlags.config(host); err != nil {
+			return c, err
+		}
 	}
 	if b.Quail != "" && b.QuailServer != "" {
 		return c, fmt.Errorf("--quail and --quail-server: give one of them")

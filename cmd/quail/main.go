@@ -71,7 +71,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	}
 	if err != nil {
 		command := "serve"
-		if len(args) > 0 && slices.Contains([]string{"backup", "bench", "check", "dump", "repair"}, args[0]) {
+		if len(args) > 0 && slices.Contains([]string{"backup", "bench", "check", "dump", "health", "repair"}, args[0]) {
 			command = args[0]
 		}
 		fmt.Fprintf(stderr, "quail: %v\nRun \"quail %s --help\" for what can be set, and how.\n", err, command)

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,6 +22,9 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"quail/integration/authority"
+	"quail/server/settings"
 )
 
 func TestMain(m *testing.M) {
@@ -31,10 +35,11 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start":  startCmd,
-			"finish": finishCmd,
-			"ask":    askCmd,
-			"damage": damageCmd,
+			"start":   startCmd,
+			"finish":  finishCmd,
+			"ask":     askCmd,
+			"damage":  damageCmd,
+			"certify": certifyCmd,
 		},
 	})
 }
@@ -103,10 +108,13 @@ func startCmd(ts *testscript.TestScript, neg bool, args []string) {
 	quail, err := exec.LookPath("quail")
 	ts.Check(err)
 	env := append(os.Environ(), "QUAIL_DATA="+ts.MkAbs("data"))
-	for _, name := range []string{"QUAIL_CONFIG", "QUAIL_REQUIREPASS", "QUAIL_LOG_LEVEL"} {
-		if text := ts.Getenv(name); text != "" {
-			env = append(env, name+"="+text)
+	for _, s := range settings.All() {
+		if text := ts.Getenv(s.Env()); text != "" {
+			env = append(env, s.Env()+"="+text)
 		}
+	}
+	if text := ts.Getenv("QUAIL_CONFIG"); text != "" {
+		env = append(env, "QUAIL_CONFIG="+text)
 	}
 	s, err := startServer(quail, ts.MkAbs("."), env, args...)
 	if err != nil {
@@ -150,6 +158,23 @@ func damageCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	data[offset] ^= 1
 	ts.Check(os.WriteFile(path, data, 0o640))
+}
+
+// certifyCmd makes an authority ca, server certificates, one of them (plain-server) not for clients, and one for a client, each with its key, and
+// puts a free port into $PORT.
+func certifyCmd(ts *testscript.TestScript, neg bool, args []string) {
+	both := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	a, err := authority.New(ts.MkAbs("."))
+	ts.Check(err)
+	ts.Check(a.Make("server", "server", both...))
+	ts.Check(a.Make("other", "other", both...))
+	ts.Check(a.Make("plain-server", "server", x509.ExtKeyUsageServerAuth))
+	ts.Check(a.Make("client", "somebody", x509.ExtKeyUsageClientAuth))
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	ts.Check(free.Close())
+	ts.Setenv("PORT", port)
 }
 
 // askCmd sends each argument as one inline command and writes the first line of each reply to the file "replies".

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"quail/queue"
+	"quail/server/metrics"
+	"quail/wal"
 )
 
 // persistence gives the lines of INFO's section Persistence. Their names do not change: dashboards read them.
@@ -52,4 +54,16 @@ func unixSeconds(t time.Time) int64 {
 		return 0
 	}
 	return t.Unix()
+}
+
+// syncs gives the times of the journal's syncs.
+func syncs(queues *queue.Set) func() metrics.Histogram {
+	bounds := make([]float64, len(wal.SyncBounds))
+	for i, bound := range wal.SyncBounds {
+		bounds[i] = bound.Seconds()
+	}
+	return func() metrics.Histogram {
+		stats, _ := queues.StoreStats()
+		return metrics.Histogram{BoundsSeconds: bounds, Counts: stats.Syncs[:], SumSeconds: stats.SyncTime.Seconds()}
+	}
 }

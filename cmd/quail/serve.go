@@ -73,6 +73,12 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("next", "check tls-port, tls-cert-file, tls-key-file, tls-ca-cert-file and tls-auth-clients; see docs/tls.md").Msg("cannot listen for TLS")
 		return exitFailed
 	}
+	adminListener, err := listenAdmin(values)
+	if err != nil {
+		listener.Close()
+		log.Error().Err(err).Str("next", "check admin-listen: the address for /metrics, with a port of its own").Msg("cannot listen for metrics")
+		return exitFailed
+	}
 	directory := absolute(values.Text(settings.Data))
 	queues, report, err := queue.Open(queueConfig(values, directory, log))
 	if err != nil {
@@ -80,7 +86,7 @@ func (c *serveCmd) run(p *process) int {
 		log.Error().Err(err).Str("data", directory).Str("next", adviceData(directory, err)).Msg("cannot open the data directory")
 		return exitFailed
 	}
-	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues)})
+	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues), Syncs: syncs(queues)})
 	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
 	if values.Bool(settings.TLSOnly) {
@@ -93,6 +99,19 @@ func (c *serveCmd) run(p *process) int {
 		go certificates.Watch(server.CertificatesEvery, ended)
 		go reloadOnHangup(certificates, ended)
 		log.Info().Stringer("address", secure.Addr()).Msg("listening for TLS")
+	}
+	if adminListener != nil {
+		page := srv.Metrics()
+		go func() {
+			if err := page.Serve(adminListener); err != nil {
+				log.Error().Err(err).Msg("no metrics any more")
+			}
+		}()
+		defer page.Close()
+		log.Info().Stringer("address", adminListener.Addr()).Msg("metrics over HTTP")
+		if !adminListener.Addr().(*net.TCPAddr).IP.IsLoopback() {
+			log.Warn().Stringer("address", adminListener.Addr()).Msg("anyone who can reach this address sees the metrics and the names of the queues: nobody is asked for a password there")
+		}
 	}
 	go giveBackAtRest(queues, ended)
 	logReady(log, listener.Addr(), directory, report, time.Since(began))
@@ -146,6 +165,15 @@ func listenTLS(values *settings.Values, log zerolog.Logger) (net.Listener, *serv
 	}
 	listener, err := listen(net.JoinHostPort(host, strconv.FormatInt(port, 10)))
 	return listener, certificates, err
+}
+
+// listenAdmin opens admin-listen, if there is one.
+func listenAdmin(values *settings.Values) (net.Listener, error) {
+	address := values.Text(settings.AdminListen)
+	if address == "" {
+		return nil, nil
+	}
+	return listen(address)
 }
 
 // reloadOnHangup loads the TLS files again on SIGHUP, until ended is closed.

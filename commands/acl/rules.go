@@ -288,6 +288,10 @@ func CheckName(name []byte) error {
 	if bytes.ContainsFunc(name, isSpace) {
 		return errors.New("Usernames can't contain spaces or null characters")
 	}
+	if len(name) > 0 && strings.IndexByte("><#!", name[0]) >= 0 {
+		// Where the name was forgotten a password stands in its place, and would be shown to everybody as a name.
+		return errors.New("Usernames can't begin with one of > < # !")
+	}
 	if len(name) == 0 || len(name) > NameBytesMax {
 		return fmt.Errorf("Usernames have 1 to %d bytes", NameBytesMax)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,14 +119,14 @@ func LoadFile(path string) (kong.Resolver, error) {
 func load(text []byte) (kong.Resolver, error) {
 	given := map[string]any{}
 	if err := yaml.Unmarshal(text, &given); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, hideValues(err)
 	}
 	if err := checkFile(given); err != nil {
 		return nil, err
 	}
 	file, err := kongyaml.Loader(bytes.NewReader(text))
 	if err != nil {
-		return nil, err
+		return nil, hideValues(err)
 	}
 	return kong.ResolverFunc(func(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		s := byName[flag.Name]
@@ -143,6 +144,14 @@ func load(text []byte) (kong.Resolver, error) {
 		}
 		return s.fromFile(raw)
 	}), nil
+}
+
+// quoted is what the YAML library repeats of a file in its errors: a password that begins with a star, for example, as the name of an anchor.
+var quoted = regexp.MustCompile("`.*`|'.*'")
+
+// hideValues leaves the line and the reason of an error.
+func hideValues(err error) error {
+	return fmt.Errorf("%s; each line is \"name: value\", and a text with special characters belongs in quotes", quoted.ReplaceAllString(err.Error(), "(hidden)"))
 }
 
 // checkFile finds every entry of a file that is no setting or does not read as one.
@@ -194,10 +203,16 @@ func (s *Setting) fromFile(raw any) (string, error) {
 	return "", s.misfit(got, rule)
 }
 
+// otherEnv are the variables of commands that are clients, and of --config.
+var otherEnv = []string{"QUAIL_CONFIG", "QUAIL_USER", "QUAIL_PASSWORD", "QUAIL_CLIENT_CACERT", "QUAIL_CLIENT_CERT", "QUAIL_CLIENT_KEY"}
+
 // UnknownEnv lists the variables of an environment (os.Environ) that look like a setting of Quail and are none. Those
 // that Kubernetes makes for a service called quail are left out.
 func UnknownEnv(environ []string) []string {
-	known := map[string]bool{"QUAIL_CONFIG": true, "QUAIL_USER": true, "QUAIL_PASSWORD": true} // those that are no settings
+	known := map[string]bool{}
+	for _, name := range otherEnv {
+		known[name] = true
+	}
 	for _, s := range table {
 		known[s.Env()] = true
 	}

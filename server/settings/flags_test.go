@@ -147,3 +147,20 @@ func TestFileErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The error of a start that was refused ends up in logs and tickets.
+func TestErrorsOfAFileShowNoValue(t *testing.T) {
+	for _, text := range []string{
+		"requirepass canary", "canary", "'canary'", "requirepass: *canary", "requirepass: *ca'n'canary", "requirepass: !!int canary", "requirepass: !!binary canary_",
+		"requirepass: [canary]", "requirepass: {a: canary}", "requirepas: canary", "requirepass: @canary", "requirepass: canary: x", "requirepass: \"canary",
+		"requirepass: &canary", "- canary", "requirepass: x\nrequirepass: canary", "requirepass: <<: canary", "requirepass: |canary", "%canary", "requirepass: !canary!x canary",
+	} {
+		_, err := load([]byte(text))
+		if err == nil {
+			continue
+		}
+		if strings.Contains(err.Error(), "cana") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

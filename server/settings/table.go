@@ -34,6 +34,8 @@ var (
 	Data          = text("server", "data", "./quail-data", checkNotEmpty, "Directory for everything that must survive a restart. It is made if it is missing. One process at a time.")
 	RequirePass   = text("server", "requirepass", "", checkNotMask, "Password of the user `default` (AUTH). Empty means that anyone who can connect may do anything. An `aclfile` that has that user wins.", live, secret)
 	ACLFileName   = text("server", "aclfile", "", nil, "File with the users, for ACL LOAD and ACL SAVE; it must be there at the start. Empty: the user `default` alone, and what ACL SETUSER makes lasts until the stop. docs/security.md explains it.")
+	BackupDir     = text("server", "backup-dir", "", nil, "Directory on the server's machine that QBACKUP and `quail backup` make new directories in; they reach no other place. Empty: no backups of a running server.")
+	AdminListen   = text("server", "admin-listen", "", checkAddressOrEmpty, "Address and port for HTTP: `/metrics` for Prometheus, `/healthz`, `/readyz`. Nobody is asked for a password there, and queues' names are shown, so it should be one of this machine alone, such as `127.0.0.1:6391`. Empty: none.")
 	ProtectedMode = boolean("server", "protected-mode", true, "As long as the user `default` needs no password, connections from other machines are refused with a message that says what to do. The container image says `no`, since inside a container every client comes from outside.", live)
 	AuthDelay     = millis("server", "auth-delay", 500, 0, 5_000, "How long the answer to a wrong password waits. Guessing takes so long a try and connection; other connections are not held up. 0 answers at once.", live)
 	SlowlogTime   = integer("server", "slowlog-log-slower-than", 10_000, -1, 3_600_000_000, "microseconds", "A command that runs longer is listed in SLOWLOG. The wait for the disk is not counted. 0 lists every command, -1 none.", live)
@@ -168,6 +170,13 @@ func checkAddress(text string) error {
 		return errors.New("allowed is host:port, such as 127.0.0.1:6389, [::1]:6389 or 0.0.0.0:6389; port 0 takes a free one")
 	}
 	return nil
+}
+
+func checkAddressOrEmpty(text string) error {
+	if text == "" {
+		return nil
+	}
+	return checkAddress(text)
 }
 
 func checkNotEmpty(text string) error {

@@ -21,9 +21,10 @@ const Masked = "********"
 
 // Values is what one server was told. Reading is safe from any goroutine and does not wait.
 type Values struct {
-	mu       sync.Mutex // serialises Set; never held during IO
+	mu       sync.Mutex // serialises Set, also while a trial reads files; reading values does not take it
 	current  atomic.Pointer[state]
 	watchers []watcher
+	trials   []trial
 	onReset  func()
 }
 
@@ -38,6 +39,12 @@ type state struct {
 type watcher struct {
 	setting *Setting
 	changed func()
+}
+
+// trial is of settings that only the world can tell the value of: files that must load.
+type trial struct {
+	settings []*Setting
+	try      func(next *Values) (apply func(), err error)
 }
 
 // New makes values from the table's defaults and, over them, the given ones: name and text. All errors are told,
@@ -128,8 +135,12 @@ func (v *Values) Set(pairs [][2]string) error {
 		v.mu.Unlock()
 		return &commands.SettingError{Name: errs[0].Name, Unknown: errs[0].Unknown, Reason: errs[0].Reason}
 	}
+	calls, refusal := v.trySet(before, next)
+	if refusal != nil {
+		v.mu.Unlock()
+		return refusal
+	}
 	v.current.Store(next)
-	var calls []func()
 	for _, w := range v.watchers {
 		if before.values[w.setting.index] != next.values[w.setting.index] {
 			calls = append(calls, w.changed)
@@ -142,14 +153,47 @@ func (v *Values) Set(pairs [][2]string) error {
 	return nil
 }
 
+// trySet runs the trials of what changes, and returns what is to be called once it has. The caller holds mu.
+func (v *Values) trySet(before, next *state) (calls []func(), refusal *commands.SettingError) {
+	candidate := &Values{}
+	candidate.current.Store(next)
+	for _, t := range v.trials {
+		for _, s := range t.settings {
+			if before.values[s.index] == next.values[s.index] {
+				continue
+			}
+			apply, err := t.try(candidate)
+			if err != nil {
+				return nil, &commands.SettingError{Name: s.Name, Reason: err.Error()}
+			}
+			calls = append(calls, apply)
+			break
+		}
+	}
+	return calls, nil
+}
+
+// Try lets a Set that gives one of the settings another value happen only if try finds no error with all values as they will be; it may read
+// files. The error goes to whoever asked, and nothing changes. What try returns is called when the new values hold. Calls of Try belong before
+// the server starts.
+func (v *Values) Try(which []*Setting, try func(next *Values) (apply func(), err error)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.trials = append(v.trials, trial{which, try})
+}
+
 // Match lists settings as name and value, sorted by name, each once: those whose names fit any of the patterns
 // (commands.MatchPattern; in any case). Secrets come as Masked, or empty if they are not set.
 func (v *Values) Match(patterns ...string) [][2]string {
 	values := v.current.Load().values
+	patterns = slices.Clone(patterns)
+	for i := range patterns {
+		patterns[i] = strings.ToLower(patterns[i])
+	}
 	var found [][2]string
 	for i, s := range table {
 		for _, pattern := range patterns {
-			if commands.MatchPattern(strings.ToLower(pattern), s.Name) {
+			if commands.MatchPattern(pattern, s.Name) {
 				found = append(found, [2]string{s.Name, s.show(values[i])})
 				break
 			}
@@ -175,6 +219,9 @@ func (v *Values) Secret(name string) bool {
 	s := Lookup(name)
 	return s != nil && s.Secret
 }
+
+// Known reports whether there is a setting of that name, in any case.
+func (v *Values) Known(name string) bool { return Lookup(name) != nil }
 
 // ResetStats zeroes the server's counters: CONFIG RESETSTAT.
 func (v *Values) ResetStats() {

@@ -10,6 +10,7 @@ package bench
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -52,10 +53,11 @@ type Config struct {
 // Server is one side of the comparison: one that runs already, at Address, or a program that is started for the run with
 // a temporary data directory and a free port of 127.0.0.1. With neither it is left out.
 type Server struct {
-	Address  string // host:port
-	Program  string // path of the program, used if Address is empty
-	User     string // for Address; empty is default
-	Password string // for Address; servers started here have none
+	Address  string      // host:port
+	Program  string      // path of the program, used if Address is empty
+	User     string      // for Address; empty is default
+	Password string      // for Address; servers started here have none
+	TLS      *tls.Config // for Address; nil speaks plainly
 }
 
 // given is true if the server is to be measured.

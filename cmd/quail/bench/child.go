@@ -105,7 +105,7 @@ func (c *child) ready(ctx context.Context) error {
 		case <-late:
 			return fmt.Errorf("%s does not answer after %v:\n%s", c.cmd.Path, startTime, c.output)
 		case <-ask.C:
-			if client, err := dial(c.address, "", ""); err == nil {
+			if client, err := dial(c.address, "", "", nil); err == nil {
 				_, err = client.ask("PING")
 				client.close()
 				if err == nil {

@@ -3,6 +3,7 @@ package bench
 // A connection for what is not measured: making and deleting, INFO, PING.
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"syscall"
@@ -17,10 +18,23 @@ type client struct {
 	in   replies
 }
 
-func dial(address, user, password string) (*client, error) {
-	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+// dialTime bounds connecting, the handshake of TLS included.
+const dialTime = 10 * time.Second
+
+// dial connects, with TLS if secure is not nil.
+func dial(address, user, password string, secure *tls.Config) (*client, error) {
+	conn, err := net.DialTimeout("tcp", address, dialTime)
 	if err != nil {
 		return nil, err
+	}
+	if secure != nil {
+		conn.SetDeadline(time.Now().Add(dialTime))
+		over := tls.Client(conn, secure)
+		if err := over.Handshake(); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("handshake: %w", err)
+		}
+		conn = over
 	}
 	c := &client{conn: conn}
 	if password != "" {
@@ -80,6 +94,9 @@ func (c *client) receive() ([]byte, error) {
 
 // detach gives the connection's descriptor to the caller; the client is of no use any more.
 func (c *client) detach() (int, error) {
+	if over, is := c.conn.(*tls.Conn); is {
+		return relay(over)
+	}
 	defer c.conn.Close()
 	conn, ok := c.conn.(syscall.Conn)
 	if !ok {

@@ -6,6 +6,7 @@ package bench
 // cannot run here.
 
 import (
+	"crypto/tls"
 	"errors"
 	"os"
 	"runtime"
@@ -37,6 +38,7 @@ func writeFD(int, []byte) (int, error)      { return 0, errSystem }
 func endWrites(int) error                   { return errSystem }
 func closeFD(int)                           {}
 func takeFD(syscall.Conn) (int, error)      { return -1, errSystem }
+func relay(*tls.Conn) (int, error)          { return -1, errSystem }
 func ownAttributes() *syscall.SysProcAttr   { return nil }
 func processCPU(int) (time.Duration, error) { return 0, errSystem }
 func ownCPU() time.Duration                 { return 0 }

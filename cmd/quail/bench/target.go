@@ -5,6 +5,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,19 +17,20 @@ type target struct {
 	address  string
 	user     string
 	password string
+	secure   *tls.Config
 	version  string
 	child    *child // nil if it ran before
 }
 
 // reach finds the server, and starts it first if that is asked for.
 func reach(ctx context.Context, s Server, d dialect, dir string) (*target, error) {
-	t := &target{dialect: d, address: s.Address, user: s.User, password: s.Password}
+	t := &target{dialect: d, address: s.Address, user: s.User, password: s.Password, secure: s.TLS}
 	if s.Address == "" {
 		started, err := start(ctx, s.Program, d, dir)
 		if err != nil {
 			return nil, err
 		}
-		t.child, t.address, t.user, t.password = started, started.address, "", ""
+		t.child, t.address, t.user, t.password, t.secure = started, started.address, "", "", nil
 	}
 	fields, err := t.info()
 	if err == nil {
@@ -54,7 +56,7 @@ func versionOf(d dialect, fields map[string]string) (string, error) {
 	return "", fmt.Errorf("the server there is no %s", d.name())
 }
 
-func (t *target) dial() (*client, error) { return dial(t.address, t.user, t.password) }
+func (t *target) dial() (*client, error) { return dial(t.address, t.user, t.password, t.secure) }
 
 // info is the server's INFO.
 func (t *target) info() (map[string]string, error) {
