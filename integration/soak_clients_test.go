@@ -63,7 +63,7 @@ func (k *soak) client(random *rand.Rand, work func(conn redis.Conn, random *rand
 				k.ledger.complain("the server was away for %v", startTimeout)
 				return
 			}
-			conn, err := k.s.dial()
+			conn, err := k.dial()
 			if err != nil {
 				k.breathe()
 				continue

@@ -80,7 +80,7 @@ func (k *soak) revive() {
 
 // disturb does one of the things that the disk and the process survive as they are.
 func (k *soak) disturb(random *rand.Rand) {
-	conn, err := k.s.dial()
+	conn, err := k.dial()
 	if err != nil {
 		return
 	}
