@@ -235,12 +235,8 @@ func (k *soak) look() {
 		fields = numbersOf(k.t, conn)
 		return fields["connected_clients"] == 1
 	})
-	descriptors, err := os.ReadDir("/proc/" + strconv.Itoa(k.s.pid()) + "/fd")
-	if err != nil {
-		k.t.Fatal(err)
-	}
 	sample := soakSample{life: k.life, residentBytes: memory(k.t, k.s, "VmRSS"), heapBytes: fields["used_memory"],
-		descriptors: int64(len(descriptors)), goroutines: fields["goroutines"]}
+		descriptors: descriptorsOf(k.t, k.s), goroutines: fields["goroutines"]}
 	filepath.WalkDir(k.s.dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return nil // it goes while it is looked at
@@ -254,6 +250,16 @@ func (k *soak) look() {
 	k.samples = append(k.samples, sample)
 	k.t.Logf("phase %d, life %d: %d pushed, %d acknowledged; resident %.1f MB, heap %.1f MB, %d descriptors, %d goroutines, %d files of %.1f MB", len(k.samples), sample.life,
 		k.ledger.pushed, k.ledger.acked, float64(sample.residentBytes)/(1<<20), float64(sample.heapBytes)/(1<<20), sample.descriptors, sample.goroutines, sample.files, float64(sample.diskBytes)/(1<<20))
+}
+
+// descriptorsOf is how many descriptors the process has open.
+func descriptorsOf(t *testing.T, s *server) int64 {
+	t.Helper()
+	list, err := os.ReadDir("/proc/" + strconv.Itoa(s.pid()) + "/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int64(len(list))
 }
 
 // numbersOf are the lines of INFO whose values are numbers.
