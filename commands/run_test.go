@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -298,6 +299,23 @@ func TestHotCommandsDoNotAllocate(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("%v allocates %v times", words, n)
 		}
+	}
+}
+
+// Without this a reply with large bodies is copied again and again while it grows.
+func TestPeekMakesRoomAtOnce(t *testing.T) {
+	w := newWorld(3)
+	body := make([]byte, 64<<10)
+	for range 100 {
+		w.queues.found = append(w.queues.found, queue.Found{Message: queue.Message{Body: body}})
+	}
+	c := &Call{Args: [][]byte{[]byte("QPEEK"), []byte("orders"), []byte("COUNT"), []byte("100")}, W: &resp.Writer{Proto: 3}, Conn: w.conn, Env: w.env}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	Run(c)
+	runtime.ReadMemStats(&after)
+	if took := int(after.TotalAlloc - before.TotalAlloc); took > len(c.W.Buf)*3/2 {
+		t.Errorf("%d bytes allocated for a reply of %d", took, len(c.W.Buf))
 	}
 }
 

@@ -172,9 +172,12 @@ func alike(a, b []byte, failure string) bool {
 	return one == other
 }
 
-// pieces draws how an input arrives: byte by byte, in small pieces, or nearly whole.
+// pieces draws how an input arrives: byte by byte, in small pieces, or nearly whole. Many pieces take long: few inputs have them, and no long ones.
 func (g *generator) pieces() func() int {
-	most := []int{1, 3, 20, 200, 100_000}[g.random.IntN(5)]
+	most := []int{1, 3, 20, 20, 200, 200, 200, 100_000, 100_000, 100_000}[g.random.IntN(10)]
+	if len(g.input) > 1_000 {
+		most = max(most, len(g.input)/5)
+	}
 	return func() int { return 1 + g.random.IntN(most) }
 }
 
