@@ -14,12 +14,12 @@ func TestSoakLedgerNotices(t *testing.T) {
 		names []string
 		b     *batch
 	}
-	message := func(id int64, name string) message { return message{id: id, body: soakBody(name), attempt: 1} }
+	one := func(id int64, name string) message { return message{id: id, body: soakBody(name), attempt: 1} }
 	for want, do := range map[string]func(w *world){
 		"":        func(w *world) { w.pulled(soakPlain, w.b); w.ackAnswered(soakPlain, w.b, w.b.messages, 2) },
 		"is lost": func(w *world) { w.pulled(soakPlain, w.b) },
 		"nobody pushed": func(w *world) {
-			w.pulled(soakPlain, &batch{id: 2, messages: []message{message(9, "0/plain/9")}})
+			w.pulled(soakPlain, &batch{id: 2, messages: []message{one(9, "0/plain/9")}})
 			w.names = nil
 		},
 		"came again": func(w *world) {
@@ -60,7 +60,7 @@ func TestSoakLedgerNotices(t *testing.T) {
 		seq := 0
 		w.names = w.soakLedger.names(soakPlain, soakPlain, &seq, 2, false)
 		w.pushAnswered(w.names, 5)
-		w.b = &batch{id: 1, messages: []message{message(5, w.names[0]), message(6, w.names[1])}}
+		w.b = &batch{id: 1, messages: []message{one(5, w.names[0]), one(6, w.names[1])}}
 		do(w)
 		w.endPhase()
 		found := strings.Join(w.takeComplaints(), "\n")
