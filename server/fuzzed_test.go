@@ -146,7 +146,7 @@ func (f *fuzzer) tryInput(w *fuzzWorld, g *generator, number uint64, steady, str
 	f.inputs.Add(1)
 	f.commands.Add(int64(len(w.ran)))
 	want, failure := reference.Parse(input, fuzzLimits(strangers))
-	if err := f.judge(w.ran, want, failure, out); err != nil {
+	if err := f.judge(w.ran, want, failure, out); err != nil && !(len(input) > fuzzCommandMax && isWaiting(w.ran)) {
 		f.t.Errorf("input %d, %.2000q: %v\nran    %.2000q\nwanted %.2000q, and %q\ngot    %.2000q", number, input, err, w.ran, want, failure, out)
 		return
 	}
@@ -157,6 +157,12 @@ func (f *fuzzer) tryInput(w *fuzzWorld, g *generator, number uint64, steady, str
 	if whole := w.try(input, func() int { return len(input) }); !alike(whole, out, failure) {
 		f.t.Errorf("input %d, %.2000q: in pieces it is answered\n%.2000q\nand whole\n%.2000q", number, input, out, whole)
 	}
+}
+
+// isWaiting says that the last command may have waited, if only for the push before it to be durable. When more than query-buffer-bytes come
+// behind it, the connection is closed.
+func isWaiting(ran [][]string) bool {
+	return len(ran) > 0 && mention(ran[len(ran)-1:], "QCONSUME", "QLOCK")
 }
 
 func fuzzLimits(strangers bool) reference.Limits {
@@ -216,7 +222,7 @@ func (f *fuzzer) judge(ran, want [][]string, failure string, out []byte) error {
 			return fmt.Errorf("the last reply is %q, want %q", last, text)
 		}
 	}
-	parks := len(ran) > 0 && mention(ran[len(ran)-1:], "QCONSUME", "QLOCK", "AUTH", "HELLO")
+	parks := isWaiting(ran) || len(ran) > 0 && mention(ran[len(ran)-1:], "AUTH", "HELLO")
 	cut := failure == reference.CrossProtocol // closed at once, whatever waits
 	if replies != wanted && !(parks && replies == wanted-1) && !(cut && replies < wanted) {
 		return fmt.Errorf("%d replies, want %d", replies, wanted)
