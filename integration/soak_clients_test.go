@@ -37,10 +37,10 @@ const (
 // soakCodes are what a client may be told while queues are paused, deleted and taken over, and the disk fails.
 var soakCodes = []string{"LOCKED", "NOBATCH", "NOQUEUE", "PAUSED", "WALERR", "LOADING"}
 
-// code is an error reply's first word; empty for a lost connection.
+// code is an error reply's first word; empty for a lost connection, and for one that a server that is stopping does not take.
 func code(err error) string {
 	var refusal redis.Error
-	if !errors.As(err, &refusal) {
+	if !errors.As(err, &refusal) || strings.HasPrefix(string(refusal), "ERR max number of clients") {
 		return ""
 	}
 	word, _, _ := strings.Cut(string(refusal), " ")
