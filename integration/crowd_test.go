@@ -145,7 +145,8 @@ func (c *crowd) ask() {
 func settle(t *testing.T, conn redis.Conn) {
 	const quiet = 200 * time.Millisecond // twice as long as a visit to all of the deaf takes
 	at, last := time.Now(), int64(0)
-	eventually(t, replyTimeout, "the deaf have been given all that they can hold", func() bool {
+	began := time.Now()
+	settled := holdsWithin(replyTimeout, func() bool {
 		if time.Since(at) < quiet {
 			return false
 		}
@@ -153,6 +154,7 @@ func settle(t *testing.T, conn redis.Conn) {
 		at, last = time.Now(), numbersOf(t, conn)["total_commands_processed"]
 		return last-before < 5 // one of them is this one
 	})
+	t.Logf("after %v the deaf have what they can hold: %v", time.Since(began).Round(time.Millisecond), settled)
 }
 
 // leave closes all of the crowd at once.
