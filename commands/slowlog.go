@@ -47,11 +47,16 @@ const (
 	promptMicros = 1000
 )
 
+// ignoresPrompt reports whether prompt commands of few words are not measured.
+func (s *Slowlog) ignoresPrompt() bool {
+	threshold := s.thresholdMicros.Load()
+	return threshold >= promptMicros || threshold < 0 || s.most.Load() == 0
+}
+
 // begin is the time before the call, or 0 if it is not measured.
 func (s *Slowlog) begin(c *Call) time.Duration {
-	threshold := s.thresholdMicros.Load()
-	prompt := c.spec.Flags&FlagPrompt != 0 && len(c.Args) < promptWords && threshold >= promptMicros
-	if prompt || threshold < 0 || s.most.Load() == 0 {
+	prompt := c.spec.Flags&FlagPrompt != 0 && len(c.Args) < promptWords
+	if prompt && s.ignoresPrompt() || s.thresholdMicros.Load() < 0 || s.most.Load() == 0 {
 		return 0
 	}
 	return time.Since(processStart)

@@ -32,6 +32,9 @@ func (s *Stats) count(spec *Spec, failed bool) {
 	}
 }
 
+// countCalls counts calls that did not fail.
+func (s *Stats) countCalls(spec *Spec, calls int) { s.commands[spec.ordinal].calls.Add(uint64(calls)) }
+
 func (s *Stats) countRejected(spec *Spec) { s.commands[spec.ordinal].rejected.Add(1) }
 
 func (s *Stats) countUnknown() { s.unknown.Add(1) }

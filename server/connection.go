@@ -221,7 +221,12 @@ func (c *connection) handle(args [][]byte) {
 		c.w.Buf = c.w.Buf[:c.encoded]
 		return
 	}
-	c.hold(gateOf(call.Gate()))
+	c.answered(call, 1)
+}
+
+// answered takes the replies of one or more calls from w, which wait for the same.
+func (c *connection) answered(call *commands.Call, replies int) {
+	c.hold(gateOf(call.Gate()), replies)
 	if c.encoded > encodedBytesMax {
 		c.commit()
 		if c.looped {
@@ -236,8 +241,25 @@ func (c *connection) silent() bool {
 	return c.skipThis || c.skipNext || c.session.mode == commands.ReplyOff
 }
 
-// hold makes a slot of what was encoded since the last one.
-func (c *connection) hold(gate reply.Gate) {
+// handleTogether runs calls of which commands says that they fit together, in the words of one: as one, or one by one.
+func (c *connection) handleTogether(words [][]byte) {
+	if c.closing.Load() {
+		return
+	}
+	c.call.Reset(words)
+	if commands.RunTogether(c.call) {
+		c.answered(c.call, commands.CallsTogether(words))
+		return
+	}
+	one := [3][]byte{words[0], words[1]}
+	for _, body := range words[2:] {
+		one[2] = body
+		c.handle(one[:])
+	}
+}
+
+// hold makes a slot of the replies that were encoded since the last one.
+func (c *connection) hold(gate reply.Gate, replies int) {
 	size := len(c.w.Buf) - c.encoded
 	if size == 0 {
 		return
@@ -245,10 +267,10 @@ func (c *connection) hold(gate reply.Gate) {
 	c.encoded = len(c.w.Buf)
 	if n := len(c.slots); n > 0 && c.slots[n-1].Gate == gate {
 		c.slots[n-1].Bytes += size
-		c.slots[n-1].Replies++
+		c.slots[n-1].Replies += replies
 		return
 	}
-	c.slots = append(c.slots, reply.Slot{Gate: gate, Bytes: size, Replies: 1})
+	c.slots = append(c.slots, reply.Slot{Gate: gate, Bytes: size, Replies: replies})
 }
 
 // commit hands what was encoded to the Stream.

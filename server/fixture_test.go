@@ -42,6 +42,8 @@ type fakeQueues struct {
 	asleep   chan struct{} // if not nil, WakeAll closes it and leaves the waking to the test
 	returned int
 	pushed   chan struct{} // gets one for each push, if not nil
+	pushes   int
+	most     uint64 // a push past that many messages is refused as a whole; 0: none is
 }
 
 type fakeWaiter struct {
@@ -78,7 +80,12 @@ func (q *fakeQueues) commit(err error) {
 
 func (q *fakeQueues) Push(_ []byte, bodies [][]byte) (uint64, *queue.Future, error) {
 	q.mu.Lock()
+	q.pushes++
 	first := q.last + 1
+	if q.most > 0 && q.last+uint64(len(bodies)) > q.most {
+		q.mu.Unlock()
+		return 0, nil, &queue.Error{Code: "QFULL", Message: "enough"}
+	}
 	for _, body := range bodies {
 		q.last++
 		if !q.discard {

@@ -265,7 +265,7 @@ func (c *connection) breach(err error) error {
 	}
 	if c.session.mode != commands.ReplyOff {
 		c.w.Error("ERR", err.Error())
-		c.hold(nil)
+		c.hold(nil, 1)
 		c.commit()
 	}
 	return c.finish()

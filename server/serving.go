@@ -40,6 +40,7 @@ type serving struct {
 	held   queue.Held
 
 	words [][]byte // of the command that is being run
+	next  [][]byte // of the one behind it, if it was looked at already
 }
 
 // left is a run of commands, or the error behind them, that was taken from the input and not run.
@@ -207,23 +208,60 @@ func (c *connection) runOne(args [][]byte) {
 // checked every byte of the run.
 func (c *connection) runAll(raw []byte) {
 	c.executing.Store(true)
-	for len(raw) > 0 {
-		whole, words, _, rest, err := redcon.ReadNextCommand(raw, c.serving.words[:0])
-		if err != nil || !whole {
-			c.server.cfg.Log.Error().Err(err).Int64("id", c.id).Msg("the guard let a command pass that redcon refuses; closed the connection")
-			c.closing.Store(true)
-			break
+	v := c.serving
+	v.words, raw = c.cut(raw, v.words)
+	for len(v.words) > 0 {
+		if c.joins(v.words) {
+			raw = c.runTogether(raw)
+			continue
 		}
-		c.serving.words = words[:0]
+		words := v.words
 		if !c.borrows {
 			words = cloneWords(words)
 		}
 		c.handle(words)
-		raw = rest
+		v.words, raw = c.cut(raw, v.words)
 	}
-	clear(c.serving.words[:cap(c.serving.words)]) // do not keep the input alive
+	clear(v.words[:cap(v.words)]) // do not keep the input alive
+	clear(v.next[:cap(v.next)])
 	c.executing.Store(false)
 	c.commit()
+}
+
+// joins reports whether commands that follow may run together with this one.
+func (c *connection) joins(words [][]byte) bool {
+	return c.borrows && c.session.mode == commands.ReplyOn && !c.skipNext && c.server.env.StartsTogether(words)
+}
+
+// runTogether runs the command in v.words with those of raw that fit it, and cuts off the next one.
+func (c *connection) runTogether(raw []byte) (rest []byte) {
+	v := c.serving
+	calls := 1
+	for v.next, raw = c.cut(raw, v.next); calls < commands.TogetherMax && commands.FitsTogether(v.words, v.next); calls++ {
+		v.words = append(v.words, v.next[2])
+		v.next, raw = c.cut(raw, v.next)
+	}
+	if calls > 1 {
+		c.handleTogether(v.words)
+	} else {
+		c.handle(v.words)
+	}
+	v.words, v.next = v.next, v.words[:0]
+	return raw
+}
+
+// cut cuts the first command off raw, into words that take the place of those in the buffer; there are none at the end.
+func (c *connection) cut(raw []byte, buffer [][]byte) (words [][]byte, rest []byte) {
+	if len(raw) == 0 {
+		return buffer[:0], nil
+	}
+	whole, words, _, rest, err := redcon.ReadNextCommand(raw, buffer[:0])
+	if err != nil || !whole {
+		c.server.cfg.Log.Error().Err(err).Int64("id", c.id).Msg("the guard let a command pass that redcon refuses; closed the connection")
+		c.closing.Store(true)
+		return buffer[:0], nil
+	}
+	return words, rest
 }
 
 // cloneWords gives a command words of its own, in one piece of memory.
