@@ -247,7 +247,7 @@ func (c *connection) handleTogether(words [][]byte) {
 		return
 	}
 	c.call.Reset(words)
-	if commands.RunTogether(c.call) {
+	if c.server.runTogether(c.call) {
 		c.answered(c.call, commands.CallsTogether(words))
 		return
 	}

@@ -79,6 +79,8 @@ func (g *generator) make(seed, number uint64) []byte {
 			g.input = append(g.input, fuzzRaw[g.random.IntN(len(fuzzRaw))]...)
 		case 2:
 			g.input = append(g.input, "*1\r\n$4\r\nPING\r\n"...)
+		case 3:
+			g.pushes()
 		default:
 			g.command()
 			if g.random.IntN(6) == 0 {
@@ -97,6 +99,18 @@ func (g *generator) make(seed, number uint64) []byte {
 		}
 	}
 	return g.input
+}
+
+// pushes are what may run together, now and then with another in between.
+func (g *generator) pushes() {
+	name := g.name()
+	for range 2 + g.random.IntN(40) {
+		g.words = append(g.words[:0], []byte("QPUSH"), name, g.any())
+		if g.random.IntN(50) == 0 {
+			g.words = append(g.words, g.any())
+		}
+		g.array()
+	}
 }
 
 // command draws the words of one.

@@ -58,7 +58,7 @@ func newFuzzWorld(t testing.TB, real, strangers bool) *fuzzWorld {
 		config.Queues = w.set
 	}
 	w.Server = New(config)
-	w.Server.run = w.runOne
+	w.Server.run, w.Server.runTogether = w.runOne, w.runSome
 	return w
 }
 
@@ -93,6 +93,17 @@ func (w *fuzzWorld) runOne(c *commands.Call) {
 		return
 	}
 	commands.Run(c)
+}
+
+// runSome notes each of the commands that run together.
+func (w *fuzzWorld) runSome(c *commands.Call) bool {
+	done := commands.RunTogether(c)
+	for _, body := range c.Args[2:] {
+		if done {
+			w.ran = append(w.ran, []string{string(c.Args[0]), string(c.Args[1]), string(body)})
+		}
+	}
+	return done
 }
 
 func wordsOf(args [][]byte) []string {

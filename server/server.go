@@ -77,8 +77,9 @@ type Server struct {
 	// turns has room for as many commands as may read logs at a time; see runInTurn.
 	turns chan struct{}
 
-	// run executes one command of a connection; tests of the connections put their own in its place.
-	run func(*commands.Call)
+	// run executes one command of a connection, runTogether several that fit each other; tests of the connections put their own in their place.
+	run         func(*commands.Call)
+	runTogether func(*commands.Call) bool
 
 	nextID   atomic.Int64
 	nextLoop atomic.Uint32
@@ -114,6 +115,7 @@ func New(cfg Config) *Server {
 		descriptors: descriptorLimit(),
 		turns:       make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		run:         commands.Run,
+		runTogether: commands.RunTogether,
 		asked:       make(chan struct{}),
 		stopped:     make(chan struct{}),
 		connections: make(map[int64]*connection),
