@@ -74,12 +74,12 @@ func (g *generator) make(seed, number uint64) []byte {
 	g.pcg.Seed(seed, number)
 	g.input = g.input[:0]
 	for range 1 + g.random.IntN(4) {
-		switch g.random.IntN(16) {
-		case 0, 1:
+		switch g.random.IntN(64) {
+		case 0, 1, 2, 3, 4, 5, 6, 7:
 			g.input = append(g.input, fuzzRaw[g.random.IntN(len(fuzzRaw))]...)
-		case 2:
+		case 8, 9, 10, 11:
 			g.input = append(g.input, "*1\r\n$4\r\nPING\r\n"...)
-		case 3:
+		case 12:
 			g.pushes()
 		default:
 			g.command()
