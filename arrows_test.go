@@ -18,23 +18,24 @@ import (
 // Arrows run one way: cmd → server → commands → queue → {queue/machine, wal → wal/vfs}. A folder that is not in the
 // list fails the test, so that a new one gets its place here with some thought.
 var mayImport = map[string][]string{
-	"cmd/quail/bench": {}, // a client as any other
-	"cmd/quail":       {"cmd/quail/bench", "server", "server/metrics", "server/settings", "commands", "commands/acl", "queue", "queue/machine", "wal", "wal/seglog", "wal/vfs"},
-	"server/metrics":  {"commands", "queue"},
-	"server":          {"server/metrics", "server/guard", "server/poll", "server/reply", "server/settings", "commands", "commands/acl", "commands/resp", "queue", "queue/machine", "wal/vfs"},
-	"server/guard":    {"commands"},
-	"server/poll":     {},
-	"server/reply":    {"commands", "commands/resp", "queue"},
-	"server/settings": {"commands", "queue", "queue/machine"},
-	"commands":        {"commands/acl", "commands/resp", "queue", "queue/machine"},
-	"commands/acl":    {},
-	"commands/resp":   {},
-	"queue":           {"queue/machine", "wal", "wal/record", "wal/seglog", "wal/vfs"},
-	"queue/machine":   {},
-	"wal":             {"wal/record", "wal/seglog", "wal/vfs"},
-	"wal/seglog":      {"wal/record", "wal/vfs"},
-	"wal/record":      {},
-	"wal/vfs":         {},
+	"cmd/quail/bench":        {}, // a client as any other
+	"cmd/quail":              {"cmd/quail/bench", "server", "server/metrics", "server/settings", "commands", "commands/acl", "queue", "queue/machine", "wal", "wal/seglog", "wal/vfs"},
+	"server/metrics":         {"commands", "queue"},
+	"server":                 {"server/metrics", "server/guard", "server/poll", "server/reply", "server/settings", "commands", "commands/acl", "commands/resp", "queue", "queue/machine", "wal/vfs"},
+	"server/guard":           {"commands"},
+	"server/guard/reference": {}, // a second opinion, for tests
+	"server/poll":            {},
+	"server/reply":           {"commands", "commands/resp", "queue"},
+	"server/settings":        {"commands", "queue", "queue/machine"},
+	"commands":               {"commands/acl", "commands/resp", "queue", "queue/machine"},
+	"commands/acl":           {},
+	"commands/resp":          {},
+	"queue":                  {"queue/machine", "wal", "wal/record", "wal/seglog", "wal/vfs"},
+	"queue/machine":          {},
+	"wal":                    {"wal/record", "wal/seglog", "wal/vfs"},
+	"wal/seglog":             {"wal/record", "wal/vfs"},
+	"wal/record":             {},
+	"wal/vfs":                {},
 }
 
 // onlyIn says in which folders alone, and those below them, a library may be imported, by tests too.

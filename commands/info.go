@@ -100,6 +100,7 @@ func infoServer(t *infoText) {
 	t.line("uptime_in_days", uptime/(24*3600))
 	t.line("executable", s.Executable)
 	t.line("config_file", s.ConfigFile)
+	t.line("goroutines", runtime.NumGoroutine())
 }
 
 func infoClients(t *infoText) {

@@ -48,6 +48,11 @@ func runQPeek(c *Call) {
 		c.ReplyErr(err)
 		return
 	}
+	size := messageOverheadBytes
+	for i := range list {
+		size += len(list[i].Body) + messageOverheadBytes
+	}
+	c.W.Grow(size) // at once: large bodies would be copied again and again
 	c.W.Array(len(list))
 	for i := range list {
 		writeFound(c.W, &list[i])

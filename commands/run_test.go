@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -141,7 +142,7 @@ func TestInfo(t *testing.T) {
 		w.run("NOPE")
 		w.run("SELECT", "1")
 		text, _ := w.run("INFO")
-		for _, line := range []string{"# Server", "redis_version:7.4.0", "quail_version:0.1.0", "redis_mode:standalone", "run_id:abab",
+		for _, line := range []string{"# Server", "redis_version:7.4.0", "quail_version:0.1.0", "redis_mode:standalone", "run_id:abab", "\r\ngoroutines:",
 			"uptime_in_seconds:90000", "uptime_in_days:1", "tcp_port:6389", "connected_clients:2", "blocked_clients:1", "maxclients:10000",
 			"used_memory:3145728", "used_memory_human:3.00M", "used_memory_peak_human:5.00G", "used_memory_rss_human:2.00K", "loading:0",
 			"journal_bytes:17", "total_commands_processed:2", "total_error_replies:3", "role:master", "connected_slaves:0",
@@ -298,6 +299,23 @@ func TestHotCommandsDoNotAllocate(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("%v allocates %v times", words, n)
 		}
+	}
+}
+
+// Without this a reply with large bodies is copied again and again while it grows.
+func TestPeekMakesRoomAtOnce(t *testing.T) {
+	w := newWorld(3)
+	body := make([]byte, 64<<10)
+	for range 100 {
+		w.queues.found = append(w.queues.found, queue.Found{Message: queue.Message{Body: body}})
+	}
+	c := &Call{Args: [][]byte{[]byte("QPEEK"), []byte("orders"), []byte("COUNT"), []byte("100")}, W: &resp.Writer{Proto: 3}, Conn: w.conn, Env: w.env}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	Run(c)
+	runtime.ReadMemStats(&after)
+	if took := int(after.TotalAlloc - before.TotalAlloc); took > len(c.W.Buf)*3/2 {
+		t.Errorf("%d bytes allocated for a reply of %d", took, len(c.W.Buf))
 	}
 }
 

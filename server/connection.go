@@ -212,7 +212,7 @@ func (c *connection) handle(args [][]byte) {
 	c.skipThis, c.skipNext = c.skipNext, false
 	call := c.call
 	call.Reset(args)
-	c.server.run(call)
+	c.server.runInTurn(call)
 	if call.IsParked() {
 		c.call = c.newCall() // the parked one is still in use
 		return
@@ -247,7 +247,7 @@ func (c *connection) handleTogether(words [][]byte) {
 		return
 	}
 	c.call.Reset(words)
-	if commands.RunTogether(c.call) {
+	if c.server.runTogether(c.call) {
 		c.answered(c.call, commands.CallsTogether(words))
 		return
 	}

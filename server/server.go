@@ -79,8 +79,12 @@ type Server struct {
 	// descriptors is how many the process may have open.
 	descriptors int64
 
-	// run executes one command of a connection; tests of the connections put their own in its place.
-	run func(*commands.Call)
+	// turns has room for as many commands as may read logs at a time; see runInTurn.
+	turns chan struct{}
+
+	// run executes one command of a connection, runTogether several that fit each other; tests of the connections put their own in their place.
+	run         func(*commands.Call)
+	runTogether func(*commands.Call) bool
 
 	nextID   atomic.Int64
 	nextLoop atomic.Uint32
@@ -114,7 +118,9 @@ func New(cfg Config) *Server {
 		runID:       newRunID(),
 		started:     time.Now(),
 		descriptors: descriptorLimit(),
+		turns:       make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		run:         commands.Run,
+		runTogether: commands.RunTogether,
 		asked:       make(chan struct{}),
 		stopped:     make(chan struct{}),
 		connections: make(map[int64]*connection),
@@ -229,6 +235,17 @@ func (s *Server) ready() error {
 		}
 	}
 	return nil
+}
+
+// runInTurn runs a command, and lets one that reads logs or lists a lot wait until few others do. Without that a hundred clients that ask for
+// much, and need not even read it, stand before everybody else's command in the scheduler's queue. Commands that change something do not
+// wait: a disk that is too slow for them must not stop the reading.
+func (s *Server) runInTurn(call *commands.Call) {
+	if commands.FlagsOf(call.Args[0])&(commands.FlagReadOnly|commands.FlagPrompt) == commands.FlagReadOnly {
+		s.turns <- struct{}{}
+		defer func() { <-s.turns }()
+	}
+	s.run(call)
 }
 
 // Addr is where the server listens, or nil before Serve.

@@ -7,10 +7,13 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/tidwall/redcon"
+
+	"quail/server/guard/reference"
 )
 
 var testLimits = Limits{ArgsMax: 1000, BulkBytesMax: 1 << 20, CommandBytesMax: 4 << 20}
@@ -26,7 +29,7 @@ func collect(t testing.TB, in *Input) (commands [][]string, failure string) {
 		if err != nil {
 			var cross *CrossProtocolError
 			if errors.As(err, &cross) {
-				return commands, "cross-protocol"
+				return commands, reference.CrossProtocol
 			}
 			return commands, strings.TrimPrefix(err.Error(), "Protocol error: ")
 		}
@@ -87,7 +90,8 @@ func feed(t testing.TB, in *Input, input []byte, pieceMax func() int) (commands 
 }
 
 func compare(t testing.TB, input []byte, limits Limits, pieceMax func() int) {
-	want, wantFailure := reference(input, limits)
+	want, wantFailure := reference.Parse(input, reference.Limits{ArgsMax: limits.ArgsMax, BulkBytesMax: limits.BulkBytesMax,
+		CommandBytesMax: limits.CommandBytesMax, LineBytesMax: LineBytesMax, Stranger: limits.Stranger})
 	got, failure := feed(t, newInput(limits), input, pieceMax)
 	if failure != wantFailure || !slices.EqualFunc(got, want, slices.Equal) {
 		t.Fatalf("input %.300q:\ngot  %.300q %q\nwant %.300q %q", input, got, failure, want, wantFailure)
@@ -318,6 +322,16 @@ func TestBufferFollowsTraffic(t *testing.T) {
 	if cap(in.buf) != inputBytesMin {
 		t.Errorf("in quiet times the buffer has %d bytes", cap(in.buf))
 	}
+}
+
+// encode is a command as a client library sends it.
+func encode(args ...string) []byte {
+	var b bytes.Buffer
+	b.WriteString("*" + strconv.Itoa(len(args)) + "\r\n")
+	for _, arg := range args {
+		b.WriteString("$" + strconv.Itoa(len(arg)) + "\r\n" + arg + "\r\n")
+	}
+	return b.Bytes()
 }
 
 func BenchmarkInput(b *testing.B) {

@@ -1,24 +1,31 @@
-package guard
+// Package reference is a second parser of what clients send, for tests: written to be read and not to be fast, it sees the whole input at
+// once and restarts nothing. The fuzz tests compare the guard, and the server, with it.
+package reference
 
 import (
-	"bytes"
 	"strconv"
 	"strings"
 )
 
-// A second parser, written to be read and not to be fast: it sees the whole input at once and restarts nothing. The
-// fuzz tests compare the Scanner with it.
+// CrossProtocol is Parse's failure for POST and Host:.
+const CrossProtocol = "cross-protocol"
 
-// reference gives all commands of the input and the error behind them, empty if the input just ends.
-func reference(input []byte, limits Limits) (commands [][]string, failure string) {
+// Limits are the guard's, and its LineBytesMax.
+type Limits struct {
+	ArgsMax, BulkBytesMax, CommandBytesMax, LineBytesMax int
+	Stranger                                             bool
+}
+
+// Parse gives all commands of the input and the error behind them, empty if the input just ends.
+func Parse(input []byte, limits Limits) (commands [][]string, failure string) {
 	rest := string(input)
 	for rest != "" {
 		var args []string
 		var ok bool
 		if rest[0] == '*' {
-			args, rest, ok, failure = referenceArray(rest, limits)
+			args, rest, ok, failure = array(rest, limits)
 		} else {
-			args, rest, ok, failure = referenceLine(rest)
+			args, rest, ok, failure = line(rest, limits)
 		}
 		if failure != "" || !ok {
 			return commands, failure
@@ -27,16 +34,16 @@ func reference(input []byte, limits Limits) (commands [][]string, failure string
 			continue
 		}
 		if name := strings.ToUpper(args[0]); name == "POST" || name == "HOST:" {
-			return commands, "cross-protocol"
+			return commands, CrossProtocol
 		}
 		commands = append(commands, args)
 	}
 	return commands, ""
 }
 
-func referenceLine(rest string) (args []string, after string, ok bool, failure string) {
+func line(rest string, limits Limits) (args []string, after string, ok bool, failure string) {
 	end := strings.IndexByte(rest, '\n')
-	if end > LineBytesMax || end < 0 && len(rest) > LineBytesMax {
+	if end > limits.LineBytesMax || end < 0 && len(rest) > limits.LineBytesMax {
 		return nil, "", false, "too big inline request"
 	}
 	if end < 0 {
@@ -96,9 +103,9 @@ func referenceLine(rest string) (args []string, after string, ok bool, failure s
 	}
 }
 
-func referenceArray(rest string, limits Limits) (args []string, after string, ok bool, failure string) {
+func array(rest string, limits Limits) (args []string, after string, ok bool, failure string) {
 	whole := rest
-	count, rest, ok, failure := referenceNumber(rest, "invalid multibulk length", "too big mbulk count string")
+	count, rest, ok, failure := number(rest, limits, "invalid multibulk length", "too big mbulk count string")
 	if failure != "" || !ok {
 		return nil, "", false, failure
 	}
@@ -115,7 +122,7 @@ func referenceArray(rest string, limits Limits) (args []string, after string, ok
 		if rest[0] != '$' {
 			return nil, "", false, "expected '$', got '" + rest[:1] + "'"
 		}
-		size, behind, ok, failure := referenceNumber(rest, "invalid bulk length", "too big bulk count string")
+		size, behind, ok, failure := number(rest, limits, "invalid bulk length", "too big bulk count string")
 		if failure != "" || !ok {
 			return nil, "", false, failure
 		}
@@ -137,10 +144,10 @@ func referenceArray(rest string, limits Limits) (args []string, after string, ok
 	return args, rest, true, ""
 }
 
-func referenceNumber(rest, broken, tooLong string) (n int, after string, ok bool, failure string) {
+func number(rest string, limits Limits, broken, tooLong string) (n int, after string, ok bool, failure string) {
 	end := strings.IndexByte(rest, '\r')
 	switch {
-	case end > LineBytesMax || end < 0 && len(rest) > LineBytesMax:
+	case end > limits.LineBytesMax || end < 0 && len(rest) > limits.LineBytesMax:
 		return 0, "", false, tooLong
 	case end < 0 || end+1 == len(rest):
 		return 0, "", false, ""
@@ -152,14 +159,4 @@ func referenceNumber(rest, broken, tooLong string) (n int, after string, ok bool
 		return 0, "", false, broken
 	}
 	return n, rest[end+2:], true, ""
-}
-
-// encode is a command as a client library sends it.
-func encode(args ...string) []byte {
-	var b bytes.Buffer
-	b.WriteString("*" + strconv.Itoa(len(args)) + "\r\n")
-	for _, arg := range args {
-		b.WriteString("$" + strconv.Itoa(len(arg)) + "\r\n" + arg + "\r\n")
-	}
-	return b.Bytes()
 }
