@@ -171,11 +171,11 @@ func (tr *tour) tail(w *watcher) {
 		return
 	}
 	defer tr.conn.Close()
-	before := w.seen("write in queues")
+	before := w.seen("create in queues")
 	for range 5 {
 		tr.push("keep", tourBodyBytes) // it is never drained, so there is a segment to cut
 	}
-	holdsWithin(2*time.Second, func() bool { return w.seen("write in queues") > before })
+	holdsWithin(2*time.Second, func() bool { return w.seen("create in queues") > before })
 }
 
 // figures sums up many runs.
