@@ -89,7 +89,7 @@ type moment struct {
 	seed uint64
 }
 
-// eachMoment opens the states of many moments, several at a time, and returns how many there were.
+// eachMoment opens the states of many moments, several at a time.
 func eachMoment(t *testing.T, moments []moment) {
 	var group sync.WaitGroup
 	queue := make(chan moment)
