@@ -134,9 +134,14 @@ func TestPowerCutAtEveryCall(t *testing.T) {
 			moments = append(moments, moment{tr, r, n, random.Uint64N(1 << 20)})
 		}
 	}
+	for i, c := range r.calls {
+		if strings.HasSuffix(c.class(), "fsync in checkpoints") { // in front of it; few of so many calls, and all rests on them
+			moments = append(moments, moment{tr, r, i, random.Uint64N(1 << 20)})
+		}
+	}
 	began := time.Now()
 	eachMoment(t, moments)
-	t.Logf("%d of %d calls, %d power cuts in %v", min(cuts, r.count()), r.count(), len(moments), time.Since(began).Round(time.Millisecond))
+	t.Logf("%d calls, %d power cuts in %v", r.count(), len(moments), time.Since(began).Round(time.Millisecond))
 	began, moments = time.Now(), nil
 	for _, class := range []string{"fsync in queues", "fdatasync in journal"} {
 		total := 0

@@ -54,6 +54,7 @@ func (e *told) apply(m *model, units map[int]*unit) {
 		m.pushRefused(units[e.unit])
 	case "pulled":
 		m.pulled(e.queue, e.batch)
+		m.cameBack(e.batch)
 	case "removal asked":
 		units[e.unit] = m.removalAsked(fmt.Sprintf("removal %d of %s", e.unit, e.queue), e.bodies)
 	case "removal answered":
@@ -71,6 +72,18 @@ func (m *model) pushRefused(u *unit) {
 	defer m.mu.Unlock()
 	for _, text := range u.bodies {
 		delete(m.bodies, text)
+	}
+}
+
+// cameBack: a message that is pulled again was not removed, and so nothing was that went with it.
+func (m *model) cameBack(b *batch) {
+	for _, msg := range b.messages {
+		m.mu.Lock()
+		known := m.bodies[msg.body]
+		m.mu.Unlock()
+		if known != nil && known.removed != nil {
+			m.removalRefused(known.removed)
+		}
 	}
 }
 
