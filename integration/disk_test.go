@@ -17,18 +17,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A disk is one image and where it is mounted.
+// A disk is one image and where it is mounted. A tmpfs has no image.
 type disk struct {
-	t     testing.TB
-	image string
-	dir   string
+	t         testing.TB
+	image     string
+	dir       string
+	megabytes int64
 }
 
 // newDisk makes and mounts one, or skips the test where mounts are not permitted or mkfs is missing.
 func newDisk(t testing.TB, fileSystem string, megabytes int64) *disk {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: only root may mount a file system of its own; no power was cut")
+		t.Skip("SKIPPED: only root may mount a file system of its own")
+	}
+	if fileSystem == "tmpfs" {
+		d := &disk{t: t, dir: t.TempDir(), megabytes: megabytes}
+		if err := d.tryMount(); err != nil {
+			t.Skipf("SKIPPED: a tmpfs cannot be mounted here: %v", err)
+		}
+		t.Cleanup(d.unmount)
+		return d
 	}
 	mkfs, err := exec.LookPath("mkfs." + fileSystem)
 	if err != nil {
@@ -55,7 +64,11 @@ func newDisk(t testing.TB, fileSystem string, megabytes int64) *disk {
 }
 
 func (d *disk) tryMount() error {
-	if out, err := exec.Command("mount", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
+	args := []string{"-o", "loop", d.image, d.dir}
+	if d.image == "" {
+		args = []string{"-t", "tmpfs", "-o", fmt.Sprintf("size=%dm", d.megabytes), "tmpfs", d.dir}
+	}
+	if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("mount: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil

@@ -1,5 +1,5 @@
 // Package integration runs the built binary as strangers do: with redis-cli, with client libraries in several languages,
-// with kill -9 at the worst moments and with bytes that no honest client sends. What the other folders prove about their
+// with kill -9 at the worst moments, with calls that fail, with disks that are full, and with bytes that no honest client sends. What the other folders prove about their
 // own part is proved here about the whole: that nothing acknowledged is lost and nothing else appears.
 //
 // The tests build cmd/quail once. The environment changes what a run does:

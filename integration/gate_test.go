@@ -43,13 +43,19 @@ var gateCalls = map[int32]string{
 type call struct {
 	name   string
 	path   string // below the data directory, relative to it
+	from   string // of a rename, in the same way
 	writes bool   // false only for an openat that neither makes nor cuts the file
+	isDir  bool   // of an fsync: it is that of a directory
+	pid    uint32
+	args   [6]uint64
 }
 
+// verdict says what happens to a call; the zero value lets it pass.
 type verdict struct {
 	errno   syscall.Errno // the call fails with this and does nothing
 	pretend bool          // the call succeeds and does nothing
 	kill    bool          // the process is killed, and the call does nothing
+	half    bool          // a write does its first half, and says so; with kill, nobody hears of it
 }
 
 // A gate judges the calls of one server's lives.
@@ -220,10 +226,18 @@ func (g *gate) answer(notice *seccompNotice) seccompReply {
 	if g.judge == nil {
 		return reply
 	}
-	switch v := g.judge(c); {
+	v := g.judge(c)
+	if v.half {
+		n, err := c.writeHalf()
+		if err != nil && c.process() != 0 { // else somebody has killed it meanwhile
+			g.t.Errorf("half of a write to %s: %v", c.path, err)
+		}
+		reply.flags, reply.val = 0, int64(n)
+	}
+	switch {
 	case v.kill:
 		unix.Kill(int(notice.pid), unix.SIGKILL) // the thread's id serves as the process's
-		reply.flags, reply.err = 0, -int32(unix.EIO)
+		reply.flags, reply.val, reply.err = 0, 0, -int32(unix.EIO)
 	case v.pretend:
 		reply.flags = 0
 	case v.errno != 0:
@@ -234,7 +248,7 @@ func (g *gate) answer(notice *seccompNotice) seccompReply {
 
 // describe tells a call's file, and whether it lies below the data directory.
 func (g *gate) describe(notice *seccompNotice) (c call, below bool) {
-	c.name, c.writes = gateCalls[notice.nr], true
+	c.name, c.writes, c.pid, c.args = gateCalls[notice.nr], true, notice.pid, notice.args
 	path := ""
 	switch c.name {
 	case "openat":
@@ -244,11 +258,88 @@ func (g *gate) describe(notice *seccompNotice) (c call, below bool) {
 		path = pathArgument(notice.pid, notice.args[0], notice.args[1])
 	case "rename":
 		path = pathArgument(notice.pid, notice.args[2], notice.args[3])
+		c.from = strings.TrimPrefix(pathArgument(notice.pid, notice.args[0], notice.args[1]), g.dir+"/")
 	default:
 		path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", notice.pid, int32(notice.args[0])))
 	}
+	if path == g.dir {
+		path += "/."
+	}
 	c.path, below = strings.CutPrefix(path, g.dir+"/")
-	return c, below || path == g.dir
+	if below && c.name == "fsync" {
+		info, err := os.Stat(path)
+		c.isDir = err == nil && info.IsDir()
+	}
+	return c, below
+}
+
+// isWrite tells the calls that have a buffer.
+func (c *call) isWrite() bool { return c.name == "write" || c.name == "pwrite" }
+
+// buffer reads what a write is to write from the caller's memory.
+func (c *call) buffer() ([]byte, error) {
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", c.pid))
+	if err != nil {
+		return nil, err
+	}
+	defer memory.Close()
+	buffer := make([]byte, c.args[2])
+	_, err = memory.ReadAt(buffer, int64(c.args[1]))
+	return buffer, err
+}
+
+// offset is where a write is to write: the position of the open file, its end, or the call's argument.
+func (c *call) offset() (int64, error) {
+	if c.name == "pwrite" {
+		return int64(c.args[3]), nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", c.pid, int32(c.args[0])))
+	if err != nil {
+		return 0, err
+	}
+	var position, flags int64
+	if _, err := fmt.Sscanf(string(text), "pos:\t%d\nflags:\t%o\n", &position, &flags); err != nil {
+		return 0, err
+	}
+	if flags&unix.O_APPEND != 0 {
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", c.pid, int32(c.args[0])))
+		if err != nil {
+			return 0, err
+		}
+		position = info.Size()
+	}
+	return position, nil
+}
+
+// writeHalf does the first half of a write in the caller's place, on the caller's own open file, so that its position moves too.
+func (c *call) writeHalf() (int, error) {
+	buffer, err := c.buffer()
+	if err != nil {
+		return 0, err
+	}
+	process, err := unix.PidfdOpen(int(c.process()), 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(process)
+	fd, err := unix.PidfdGetfd(process, int(int32(c.args[0])), 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	buffer = buffer[:len(buffer)/2]
+	if c.name == "pwrite" {
+		return unix.Pwrite(fd, buffer, int64(c.args[3]))
+	}
+	return unix.Write(fd, buffer)
+}
+
+// process is the process of the thread that calls.
+func (c *call) process() (pid uint32) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.pid))
+	_, rest, _ := strings.Cut(string(text), "Tgid:")
+	fmt.Sscan(rest, &pid)
+	return pid
 }
 
 // pathArgument reads a path from the caller's memory.

@@ -8,9 +8,11 @@ package queue
 import (
 	"flag"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,20 +25,37 @@ var faults = flag.Bool("faults", false, "break a copy of the code on purpose and
 // faultArgs are for tests that would search for the shortest example, which takes long.
 var faultArgs = map[string][]string{"./queue/machine": {"-rapid.nofailfile", "-rapid.shrinktime=1ms"}}
 
-func TestDeliberateFaults(t *testing.T) {
-	if !*faults {
-		t.Skip("needs -faults")
+// A fault whose text is not there any more would be found out only by the long form.
+func TestDeliberateFaultsFitTheCode(t *testing.T) {
+	for _, archive := range faultFiles(t) {
+		edit(t, "..", archive, false)()
 	}
+}
+
+// faultFiles are the faults by their file's name.
+func faultFiles(t *testing.T) map[string]*txtar.Archive {
+	t.Helper()
 	files, err := filepath.Glob("testdata/faults/*.txt")
 	if err != nil || len(files) < 25 {
 		t.Fatalf("%d faults, %v", len(files), err)
 	}
-	root, clean := copySource(t), map[string]bool{}
+	archives := make(map[string]*txtar.Archive)
 	for _, file := range files {
-		archive, err := txtar.ParseFile(file)
-		if err != nil {
+		if archives[file], err = txtar.ParseFile(file); err != nil {
 			t.Fatal(err)
 		}
+	}
+	return archives
+}
+
+func TestDeliberateFaults(t *testing.T) {
+	if !*faults {
+		t.Skip("needs -faults")
+	}
+	archives := faultFiles(t)
+	root, clean := copySource(t), map[string]bool{}
+	for _, file := range slices.Sorted(maps.Keys(archives)) {
+		archive := archives[file]
 		what, list, _ := strings.Cut(string(archive.Comment), "\n")
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			var tests [][]string
@@ -49,7 +68,7 @@ func TestDeliberateFaults(t *testing.T) {
 					clean[key] = true
 				}
 			}
-			undo := edit(t, root, archive)
+			undo := edit(t, root, archive, true)
 			defer undo()
 			for _, test := range tests {
 				began := time.Now()
@@ -93,9 +112,10 @@ func copySource(t *testing.T) string {
 	return root
 }
 
-// edit makes the fault, and returns how to take it back. The text that it replaces must be there exactly once: else the code has
+// edit makes the fault, or only looks whether it could, and returns how to take it back. The text that it replaces must be there exactly once: else the code has
 // changed, and the fault must be thought of anew.
-func edit(t *testing.T, root string, archive *txtar.Archive) (undo func()) {
+func edit(t *testing.T, root string, archive *txtar.Archive, write bool) (undo func()) {
+	t.Helper()
 	if len(archive.Files) != 2 {
 		t.Fatalf("%d texts; one before and one after are wanted", len(archive.Files))
 	}
@@ -112,6 +132,9 @@ func edit(t *testing.T, root string, archive *txtar.Archive) (undo func()) {
 	old, changed := strings.TrimRight(string(archive.Files[0].Data), "\n"), strings.TrimRight(string(archive.Files[1].Data), "\n")
 	if n := strings.Count(string(whole), old); n != 1 {
 		t.Fatalf("%s holds this text %d times, not once:\n%s", name, n, old)
+	}
+	if !write {
+		return func() {}
 	}
 	if err := os.WriteFile(path, []byte(strings.Replace(string(whole), old, changed, 1)), 0o644); err != nil {
 		t.Fatal(err)
