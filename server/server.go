@@ -241,7 +241,8 @@ func (s *Server) ready() error {
 // much, and need not even read it, stand before everybody else's command in the scheduler's queue. Commands that change something do not
 // wait: a disk that is too slow for them must not stop the reading.
 func (s *Server) runInTurn(call *commands.Call) {
-	if commands.FlagsOf(call.Args[0])&(commands.FlagReadOnly|commands.FlagPrompt) == commands.FlagReadOnly {
+	const which = commands.FlagReadOnly | commands.FlagPrompt | commands.FlagFast
+	if commands.FlagsOf(call.Args[0])&which == commands.FlagReadOnly {
 		s.turns <- struct{}{}
 		defer func() { <-s.turns }()
 	}

@@ -31,7 +31,7 @@ func TestReadersTakeTurns(t *testing.T) {
 		clients = append(clients, c)
 	}
 	eventually(t, "all have asked", func() bool { return s.counters.input.Load() >= uint64(readers*len(cmd("QPEEK", "q"))) })
-	for _, command := range [][]string{{"PING"}, {"QPUSH", "q", "a"}, {"QACK", "q", "1"}, {"QREM", "q", "1"}} {
+	for _, command := range [][]string{{"PING"}, {"QPUSH", "q", "a"}, {"QACK", "q", "1"}, {"QREM", "q", "1"}, {"DBSIZE"}} {
 		bystander.send(cmd(command...))
 		bystander.expect("+OK\r\n")
 	}
