@@ -194,7 +194,7 @@ func (s *sim) start() {
 		s.set = set
 		if err == nil {
 			s.exists = true
-			s.tracef("started: %d queues, %d messages, %d records replayed", report.Queues, report.Messages, report.Records)
+			s.tracef("started: %d queues, %d records replayed", report.Queues, report.Records)
 			break
 		}
 		s.tracef("start failed: %v", err)
