@@ -54,6 +54,13 @@ func Run(c *Call) {
 			return
 		}
 	}
+	if spec.Flags&FlagLoading == 0 {
+		if err := c.Env.Queues.Loading(); err != nil {
+			c.Env.Stats.countRejected(spec)
+			c.ReplyErr(err)
+			return
+		}
+	}
 	if c.Env.Monitors.Load() > 0 {
 		c.tell()
 	}

@@ -166,8 +166,9 @@ func (q *queue) prolong(millis int64) {
 
 // loader loads the queues of one start, one at a time: the other processors serve.
 type loader struct {
-	set   *Set
-	began time.Time
+	set    *Set
+	began  time.Time
+	queues int
 	// left is how many are not loaded yet.
 	left atomic.Int64
 
@@ -182,7 +183,7 @@ type loader struct {
 
 // newLoader loads these queues, in the order of their making.
 func newLoader(s *Set, list []*queue) *loader {
-	l := &loader{set: s, began: time.Now(), next: list, over: make(chan struct{})}
+	l := &loader{set: s, began: time.Now(), queues: len(list), next: slices.Clone(list), over: make(chan struct{})}
 	slices.SortStableFunc(l.next, func(a, b *queue) int { return a.unloaded.Load().bytes() - b.unloaded.Load().bytes() })
 	l.left.Store(int64(len(list)))
 	for _, q := range list {
@@ -278,7 +279,7 @@ func (l *loader) done(messages int64, err error) {
 // tell tells the end of loading.
 func (l *loader) tell() {
 	l.mu.Lock()
-	report := LoadReport{Messages: l.messages, Duration: time.Since(l.began), Err: l.err}
+	report := LoadReport{Queues: l.queues, Messages: l.messages, Duration: time.Since(l.began), Err: l.err}
 	l.mu.Unlock()
 	close(l.over)
 	if f := l.set.cfg.Loaded; f != nil {
@@ -288,6 +289,7 @@ func (l *loader) tell() {
 
 // LoadReport tells that all queues are loaded, or that one cannot be.
 type LoadReport struct {
+	Queues int
 	// Messages is how many there were in each queue when it had been loaded.
 	Messages int64
 	Duration time.Duration
@@ -304,9 +306,7 @@ var notOpen = refuse("LOADING", "the server is starting and reads its data direc
 
 // Loading is why nothing can be answered about any queue yet, nil once the names of all are known.
 func (s *Set) Loading() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.store == nil {
+	if !s.opened.Load() {
 		return notOpen
 	}
 	return nil

@@ -86,6 +86,7 @@ type Set struct {
 	// opening is held by Open, during IO.
 	opening sync.Mutex
 	ending  atomic.Bool // Open gives up
+	opened  atomic.Bool // store was set once
 
 	// names is the newest commit that made or deleted a queue: what an answer about which queues there are rests on.
 	names atomic.Pointer[Future]
@@ -208,6 +209,7 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	l := newLoader(s, all)
 	s.mu.Lock()
 	s.store, s.byName, s.byLife, s.loader = store, r.byName, r.byLife, l
+	s.opened.Store(true)
 	s.names.Store(nil) // what it said is either recovered or gone
 	out := Report{Queues: len(r.byName), Recovery: found}
 	s.mu.Unlock()

@@ -48,6 +48,9 @@ type fakeWaiter struct {
 	done func(*queue.Batch, *queue.Future, error)
 }
 
+func (q *fakeQueues) Loading() error     { return nil }
+func (q *fakeQueues) LoadingQueues() int { return 0 }
+
 // set changes what the fake does, also while connections use it.
 func (q *fakeQueues) set(change func(*fakeQueues)) {
 	q.mu.Lock()

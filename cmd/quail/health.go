@@ -5,8 +5,11 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,7 +66,8 @@ func reachable(listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// ping asks for a PONG. A server that asks for a password we were not given is alive: NOAUTH is its answer.
+// ping asks for a PONG, and whether queues are served yet. A server that asks for a password we were not given is alive: NOAUTH is its
+// answer.
 func ping(address, user, password string, within time.Duration) (string, error) {
 	conn, err := net.DialTimeout("tcp", address, within)
 	if err != nil {
@@ -74,31 +78,73 @@ func ping(address, user, password string, within time.Duration) (string, error) 
 		return "", err
 	}
 	replies := bufio.NewReader(conn)
-	ask := func(request, want string) (string, error) {
-		if _, err := conn.Write([]byte(request)); err != nil {
+	ask := func(words ...string) (string, error) {
+		request := fmt.Appendf(nil, "*%d\r\n", len(words))
+		for _, word := range words {
+			request = fmt.Appendf(request, "$%d\r\n%s\r\n", len(word), word)
+		}
+		if _, err := conn.Write(request); err != nil {
 			return "", err
 		}
 		line, err := replies.ReadString('\n')
 		if err != nil {
 			return "", fmt.Errorf("waiting for its answer: %w", err)
 		}
-		line = strings.TrimRight(line, "\r\n")
-		if line != want {
-			return "", fmt.Errorf("it answers %q", line)
+		return strings.TrimRight(line, "\r\n"), nil
+	}
+	expect := func(want string, words ...string) error {
+		line, err := ask(words...)
+		if err == nil && line != want {
+			err = fmt.Errorf("it answers %q", line)
 		}
-		return line, nil
+		return err
 	}
 	if password != "" {
 		if user == "" {
 			user = "default"
 		}
-		if _, err := ask(fmt.Sprintf("*3\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(user), user, len(password), password), "+OK"); err != nil {
+		if err := expect("+OK", "AUTH", user, password); err != nil {
 			return "", err
 		}
 	}
-	answer, err := ask("*1\r\n$4\r\nPING\r\n", "+PONG")
-	if err != nil && password == "" && strings.Contains(err.Error(), `"-NOAUTH`) {
-		return "NOAUTH", nil
+	if err := expect("+PONG", "PING"); err != nil {
+		if password == "" && strings.Contains(err.Error(), `"-NOAUTH`) {
+			return "NOAUTH", nil
+		}
+		return "", err
 	}
-	return strings.TrimPrefix(answer, "+"), err
+	head, err := ask("INFO", "persistence")
+	if err != nil {
+		return "", err
+	}
+	return loadState(head, replies)
 }
+
+// loadState reads INFO's section Persistence, whose first line is head, for whether queues are served. A user who may not run INFO is
+// content with the PONG.
+func loadState(head string, replies *bufio.Reader) (string, error) {
+	size, err := strconv.Atoi(strings.TrimPrefix(head, "$"))
+	if err != nil || size < 0 || size > infoBytesMax {
+		return "PONG", nil
+	}
+	text := make([]byte, size)
+	if _, err := io.ReadFull(replies, text); err != nil {
+		return "", fmt.Errorf("waiting for its answer: %w", err)
+	}
+	unloaded := 0
+	for line := range strings.SplitSeq(string(text), "\r\n") {
+		switch name, value, _ := strings.Cut(line, ":"); {
+		case name == "loading" && value == "1":
+			return "", errors.New("it is starting and reads its data directory")
+		case name == "loading_queues":
+			unloaded, _ = strconv.Atoi(value)
+		}
+	}
+	if unloaded > 0 {
+		return fmt.Sprintf("PONG, and still loads %d of its queues", unloaded), nil
+	}
+	return "PONG", nil
+}
+
+// infoBytesMax bounds the section that is read.
+const infoBytesMax = 64 << 10
