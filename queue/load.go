@@ -169,6 +169,8 @@ type loader struct {
 	set    *Set
 	began  time.Time
 	queues int
+	// replayed: there were records behind the checkpoint.
+	replayed bool
 	// left is how many are not loaded yet.
 	left atomic.Int64
 
@@ -178,12 +180,11 @@ type loader struct {
 	messages int64      // in those that are loaded
 	ended    bool       // nobody needs the rest any more
 	err      error      // the first failure
-	over     chan struct{}
 }
 
 // newLoader loads these queues, in the order of their making.
-func newLoader(s *Set, list []*queue) *loader {
-	l := &loader{set: s, began: time.Now(), queues: len(list), next: slices.Clone(list), over: make(chan struct{})}
+func newLoader(s *Set, list []*queue, replayed bool) *loader {
+	l := &loader{set: s, began: time.Now(), queues: len(list), next: slices.Clone(list), replayed: replayed}
 	slices.SortStableFunc(l.next, func(a, b *queue) int { return a.unloaded.Load().bytes() - b.unloaded.Load().bytes() })
 	l.left.Store(int64(len(list)))
 	for _, q := range list {
@@ -281,7 +282,9 @@ func (l *loader) tell() {
 	l.mu.Lock()
 	report := LoadReport{Queues: l.queues, Messages: l.messages, Duration: time.Since(l.began), Err: l.err}
 	l.mu.Unlock()
-	close(l.over)
+	if report.Err == nil && l.replayed {
+		l.set.checkpointSoon()
+	}
 	if f := l.set.cfg.Loaded; f != nil {
 		f(report)
 	}

@@ -206,7 +206,7 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	for _, q := range all {
 		q.store = store
 	}
-	l := newLoader(s, all)
+	l := newLoader(s, all, found.Records > 0)
 	s.mu.Lock()
 	s.store, s.byName, s.byLife, s.loader = store, r.byName, r.byLife, l
 	s.opened.Store(true)
@@ -594,6 +594,12 @@ func (s *Set) Checkpoint() error {
 		return notOpen
 	}
 	return store.Checkpoint()
+}
+
+func (s *Set) checkpointSoon() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.store.CheckpointSoon()
 }
 
 // Backup copies all queues into a new directory on the server's machine, while commands go on; see wal.Store.Backup. It waits for the

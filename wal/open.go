@@ -88,10 +88,13 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 	}
 	if rec.Records > 0 {
 		s.kick(s.writeKick)
-		s.kick(s.pointKick)
 	}
 	return s, rec, nil
 }
+
+// CheckpointSoon asks for a checkpoint in the background: after a start that has replayed records, once the states are there, so that the next
+// one need not.
+func (s *Store) CheckpointSoon() { s.kick(s.pointKick) }
 
 // prepare makes the directories, takes the lock and reads or makes the store's identity.
 func (s *Store) prepare() (isNew bool, err error) {
