@@ -14,11 +14,11 @@ import (
 	"quail/wal/vfs"
 )
 
-// startConfig is a server's, but for how much journal there may be without a checkpoint.
+// startConfig is a server's, but for the journal: there may be as much of it as the test wants, without a checkpoint.
 func startConfig(dir string, checkpointBytes int64) Config {
 	opts := machine.DefaultOptions()
 	return Config{
-		Store: wal.Config{FS: vfs.OS, Dir: dir, JournalFileBytes: 16 << 20, JournalBytes: 256 << 20, CheckpointBytes: checkpointBytes,
+		Store: wal.Config{FS: vfs.OS, Dir: dir, JournalFileBytes: 16 << 20, JournalBytes: 1 << 30, CheckpointBytes: checkpointBytes,
 			WriteBehindBytes: 64 << 20, LazyDelay: 5 * time.Second, SegmentBytes: 1 << 20, OpenLogs: 1024, OpenLog: seglog.Open},
 		Defaults:     func() *machine.Options { return opts },
 		QueuesMax:    func() int { return 100_000 },
