@@ -35,7 +35,7 @@ var errorMeanings = [][2]string{
 	{"QFULL", "A limit of the queue or of the server is reached."},
 	{"TOOBIG", "A body, or a whole push, is larger than the limit."},
 	{"WALERR", "The log failed. The outcome is unknown."},
-	{"LOADING", "The server is starting. Retry."},
+	{"LOADING", "The server is starting, or the queue is still being loaded after a start; other queues work. Nothing was done. Retry in a moment."},
 	{"NOAUTH", "Authenticate first, with AUTH or HELLO."},
 	{"WRONGPASS", "The password, or the user, is not right."},
 	{"NOPERM", "The user may not run the command, or not use the queue so. ACL WHOAMI, ACL GETUSER and ACL LOG tell more."},

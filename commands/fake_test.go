@@ -28,12 +28,17 @@ type fakeQueues struct {
 	canceled int
 	returned chan uint64
 	future   *queue.Future
+	starting error
+	unloaded int
 	found    []queue.Found
 }
 
 func newFakeQueues() *fakeQueues {
 	return &fakeQueues{future: new(queue.Future), returned: make(chan uint64, 1)}
 }
+
+func (q *fakeQueues) Loading() error     { return q.starting }
+func (q *fakeQueues) LoadingQueues() int { return q.unloaded }
 
 func (q *fakeQueues) called(format string, args ...any) {
 	q.calls = append(q.calls, fmt.Sprintf(format, args...))

@@ -127,11 +127,27 @@ func infoMemory(t *infoText) {
 }
 
 func infoPersistence(t *infoText) {
-	t.line("loading", 0)
-	t.line("async_loading", 0)
+	starting, unloaded := t.env.Queues.Loading() != nil, t.env.Queues.LoadingQueues()
+	t.line("loading", oneIf(starting))
+	t.line("async_loading", oneIf(unloaded > 0))
+	t.line("loading_queues", unloaded)
+	if starting {
+		t.line("loading_start_time", t.server.Started.Unix())
+		t.line("loading_eta_seconds", loadingETA)
+	}
 	for _, pair := range t.server.Persistence {
 		t.line(pair[0], pair[1])
 	}
+}
+
+// loadingETA is when a client should look again, in seconds: ioredis reads it, and asks once a second without it.
+const loadingETA = 1
+
+func oneIf(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 func infoStats(t *infoText) {

@@ -6,7 +6,7 @@ var ping = &Spec{
 	Group:   GroupConnection,
 	Reply:   "PONG, or the message as a bulk string.",
 	Args:    []Arg{{Name: "message", Optional: true}},
-	Flags:   FlagFast | FlagPrompt,
+	Flags:   FlagFast | FlagPrompt | FlagLoading,
 	Tips:    []string{"request_policy:all_shards", "response_policy:all_succeeded"},
 	Run:     runPing,
 }

@@ -26,6 +26,8 @@ type Queues interface {
 	Count() int
 	Exists(name []byte) bool
 	NamesAfter() *queue.Future
+	Loading() error
+	LoadingQueues() int
 	Create(name []byte, o machine.Options) (*queue.Future, error)
 	Options(name []byte) ([][2]string, *queue.Future, error)
 	Configure(name []byte, change machine.Options) (*queue.Future, error)

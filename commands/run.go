@@ -54,13 +54,20 @@ func Run(c *Call) {
 			return
 		}
 	}
+	if spec.Flags&FlagLoading == 0 {
+		if err := c.Env.Queues.Loading(); err != nil {
+			c.Env.Stats.countRejected(spec)
+			c.ReplyErr(err)
+			return
+		}
+	}
 	if c.Env.Monitors.Load() > 0 {
 		c.tell()
 	}
 	before := len(c.W.Buf)
 	began, timed := c.Env.Slowlog.begin(c), c.Env.Stats.begin(spec)
 	spec.Run(c)
-	c.Env.Stats.end(spec, timed)
+	c.Env.Stats.end(spec, timed, 1)
 	c.Env.Slowlog.end(c, began)
 	failed := c.failed || len(c.W.Buf) > before && c.W.Buf[before] == '-'
 	c.Env.Stats.count(spec, failed)

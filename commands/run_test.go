@@ -356,3 +356,37 @@ func BenchmarkWriteBatch(b *testing.B) {
 		writeBatch(w, batch)
 	}
 }
+
+// Before the data directory is open nobody knows which queues there are. Without this a client hears that its queue does not exist, or that
+// there are none; and one that Redis would answer while it loads, such as ioredis with INFO, does not connect.
+func TestLoading(t *testing.T) {
+	w := newWorld(2)
+	w.queues.starting = &queue.Error{Code: "LOADING", Message: "the server is starting"}
+	for _, words := range [][]string{{"QPUSH", "q", "a"}, {"QCONSUME", "q", "c", "BLOCK", "0"}, {"QLIST"}, {"DBSIZE"}, {"SCAN", "0"}, {"KEYS", "*"},
+		{"EXISTS", "q"}, {"TYPE", "q"}, {"DEL", "q"}, {"QLEN", "q"}, {"QINFO", "q"}, {"QBACKUP", "/copy"}} {
+		if reply, _ := w.run(words...); !strings.HasPrefix(reply, "-LOADING the server is starting") {
+			t.Errorf("%v answers %q", words, reply)
+		}
+	}
+	if len(w.queues.calls) > 0 {
+		t.Errorf("the queues were asked: %q", w.queues.calls)
+	}
+	for _, words := range [][]string{{"PING"}, {"HELLO", "3"}, {"HELLO", "2"}, {"ECHO", "x"}, {"SELECT", "0"}, {"CLIENT", "ID"}, {"COMMAND", "COUNT"}, {"TIME"}} {
+		if reply, _ := w.run(words...); strings.HasPrefix(reply, "-") {
+			t.Errorf("%v answers %q", words, reply)
+		}
+	}
+	text, _ := w.run("INFO", "persistence")
+	for _, line := range []string{"loading:1\r\n", "async_loading:0\r\n", "loading_eta_seconds:1\r\n", "loading_start_time:"} {
+		if !strings.Contains(text, line) {
+			t.Errorf("INFO has no %q:\n%s", line, text)
+		}
+	}
+	w.queues.starting, w.queues.unloaded = nil, 3
+	text, _ = w.run("INFO", "persistence")
+	for _, line := range []string{"loading:0\r\n", "async_loading:1\r\n", "loading_queues:3\r\n"} {
+		if !strings.Contains(text, line) {
+			t.Errorf("INFO has no %q:\n%s", line, text)
+		}
+	}
+}

@@ -51,11 +51,12 @@ func (s *Stats) begin(spec *Spec) time.Duration {
 	return time.Since(processStart)
 }
 
-func (s *Stats) end(spec *Spec, began time.Duration) {
+// end notes the time since begin, in which so many calls ran.
+func (s *Stats) end(spec *Spec, began time.Duration, calls int) {
 	if began == 0 {
 		return
 	}
-	took := time.Since(processStart) - began
+	took := (time.Since(processStart) - began) / time.Duration(calls)
 	i := 0
 	for i < len(timeBounds) && took > timeBounds[i] {
 		i++

@@ -38,12 +38,16 @@ func RunTogether(c *Call) bool {
 	if _, denied := qpush.denied(rights, c.Args); denied {
 		return false
 	}
+	if c.Env.Queues.Loading() != nil {
+		return false
+	}
+	timed, calls := c.Env.Stats.begin(qpush), CallsTogether(c.Args)
 	first, after, err := c.Env.Queues.Push(c.Args[1], c.Args[2:])
 	if err != nil {
 		return false
 	}
+	c.Env.Stats.end(qpush, timed, calls)
 	c.After(after)
-	calls := CallsTogether(c.Args)
 	for i := range calls {
 		c.W.Int(int64(first) + int64(i))
 	}

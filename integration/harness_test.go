@@ -259,9 +259,9 @@ func (s *server) answers() bool {
 		return false
 	}
 	defer conn.Close()
-	_, err = conn.Do("PING")
+	_, err = conn.Do("DBSIZE")
 	var refusal redis.Error
-	return err == nil || errors.As(err, &refusal)
+	return err == nil || errors.As(err, &refusal) && !strings.HasPrefix(string(refusal), "LOADING ")
 }
 
 func (p *process) gone() bool {

@@ -16,18 +16,29 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-var readyLine = regexp.MustCompile(`"queues":(\d+),"messages":(\d+),"replayed_records":(\d+)`)
+var (
+	readyLine  = regexp.MustCompile(`"queues":\d+,"replayed_records":(\d+)`)
+	loadedLine = regexp.MustCompile(`"queues":\d+,"messages":(\d+),"took_ms":\d+,"message":"all queues are loaded"`)
+)
 
-// lastStart returns what the newest start-up line tells.
+// lastStart returns what the newest start-up lines tell.
 func lastStart(t *testing.T, s *server) (messages, replayed int64) {
 	t.Helper()
-	lines := readyLine.FindAllStringSubmatch(s.log(), -1)
-	if len(lines) == 0 {
-		t.Fatalf("no start-up line in the log:\n%s", s.logTail(4<<10))
-	}
-	last := lines[len(lines)-1]
-	messages, _ = strconv.ParseInt(last[2], 10, 64)
-	replayed, _ = strconv.ParseInt(last[3], 10, 64)
+	eventually(t, startTimeout, "both start-up lines", func() bool {
+		log := s.log()
+		places := readyLine.FindAllStringSubmatchIndex(log, -1)
+		if len(places) == 0 {
+			return false
+		}
+		last := places[len(places)-1]
+		loaded := loadedLine.FindStringSubmatch(log[last[0]:])
+		if loaded == nil {
+			return false
+		}
+		replayed, _ = strconv.ParseInt(log[last[2]:last[3]], 10, 64)
+		messages, _ = strconv.ParseInt(loaded[1], 10, 64)
+		return true
+	})
 	return messages, replayed
 }
 

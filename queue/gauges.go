@@ -10,14 +10,15 @@ type Gauge struct {
 	Waiting int
 }
 
-// Gauges tells of the oldest queues, at most so many, and how many it left out. Unlike Info it reads no log, so asking for a thousand every few
+// Gauges tells of the oldest queues, at most so many, and how many it left out; what is still being loaded is
+// among these. Unlike Info it reads no log, so asking for a thousand every few
 // seconds costs a lock each.
 func (s *Set) Gauges(most int) (list []Gauge, left int) {
 	s.mu.RLock()
 	all := inOrder(s.byLife)
 	s.mu.RUnlock()
 	for _, q := range all {
-		if len(list) == most {
+		if len(list) == most || !q.isLoaded() {
 			left++
 			continue
 		}

@@ -23,6 +23,9 @@ func (s *Set) Len(name []byte) (int64, *Future, error) {
 	if q == nil {
 		return 0, s.names.Load(), ValidName(name)
 	}
+	if err := q.ready(); err != nil {
+		return 0, nil, err
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.m.Counts().Total(), q.last, nil

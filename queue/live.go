@@ -10,7 +10,7 @@ func (s *Set) Live(incarnation uint64) (wal.Live, bool) {
 	s.mu.RLock()
 	q := s.byLife[incarnation]
 	s.mu.RUnlock()
-	if q == nil {
+	if q == nil || q.load() != nil {
 		return wal.Live{}, false
 	}
 	kept, live, ok := q.kept()

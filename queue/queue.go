@@ -7,6 +7,7 @@ package queue
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quail/queue/machine"
@@ -19,11 +20,14 @@ type queue struct {
 	store *wal.Store
 	name  string
 	log   *wal.QueueLog
+	// unloaded is nil once m is there; see load.go.
+	unloaded atomic.Pointer[unloaded]
+	loader   *loader
 
-	mu       sync.Mutex // guards the fields below; never held during IO
-	m        *machine.Machine
-	last     *Future // of the newest commit: what a reply decided on this state waits for
-	locked   *Future // of the newest lock grant: what a delivery waits for
+	mu       sync.Mutex       // guards the fields below; never held during IO
+	m        *machine.Machine // nil until the queue is loaded
+	last     *Future          // of the newest commit: what a reply decided on this state waits for
+	locked   *Future          // of the newest lock grant: what a delivery waits for
 	deleted  bool
 	stale    bool  // its store has failed; another object has taken its place, or will
 	lastWall int64 // wall time never goes back, whatever the machine's clock does
@@ -209,6 +213,9 @@ func (q *queue) leave() {
 
 // serve is leave for those who come from outside: a timer, the committer, a finished read.
 func (q *queue) serve() {
+	if !q.isLoaded() {
+		return // nobody can wait for it
+	}
 	q.mu.Lock()
 	if q.deleted {
 		q.mu.Unlock()

@@ -48,6 +48,10 @@ type Config struct {
 	AutoCreate func() bool
 	// PushBytesMax bounds the bodies of one push together, in bytes.
 	PushBytesMax func() int64
+	// LoadAtOnceBytes is how much a queue may have to be loaded by the command that asks for it first; 0: 64 KB. With -1 none is.
+	LoadAtOnceBytes int
+	// Loaded is told when all queues are loaded, after a start and after the store was opened again. It may be nil.
+	Loaded func(LoadReport)
 	// StoreReopened is told when the store works again after a journal failure. It may be nil.
 	StoreReopened func(Report)
 	// Background, if not nil, is given what would run on a goroutine of its own, f, to run it once, whenever it likes but not within
@@ -60,8 +64,7 @@ type Config struct {
 
 // Report says what opening found.
 type Report struct {
-	Queues   int
-	Messages int64
+	Queues int
 	wal.Recovery
 	Duration time.Duration
 }
@@ -78,6 +81,12 @@ type Set struct {
 	byName  map[string]*queue
 	byLife  map[uint64]*queue // by incarnation, also those whose deletion is not durable yet
 	closing bool
+	loader  *loader // of what store had when it was opened
+
+	// opening is held by Open, during IO.
+	opening sync.Mutex
+	ending  atomic.Bool // Open gives up
+	opened  atomic.Bool // store was set once
 
 	// names is the newest commit that made or deleted a queue: what an answer about which queues there are rests on.
 	names atomic.Pointer[Future]
@@ -87,23 +96,62 @@ type Set struct {
 	closed     chan struct{}
 }
 
-// Open opens the data directory and recovers all queues.
-// Errors: wal.ErrLocked, *wal.CorruptError, *seglog.CorruptError, those of the file system.
-func Open(cfg Config) (*Set, Report, error) {
+// New makes a Set that refuses everything with LOADING until it is opened.
+func New(cfg Config) *Set {
 	s := &Set{cfg: cfg, closed: make(chan struct{})}
+	s.broken.Store(notOpen)
+	return s
+}
+
+// Open opens the data directory. When it returns, the names of all queues are known and commands are taken; the queues themselves are loaded
+// behind them, and Config.Loaded is told when that is over. Close ends it early.
+// Errors: wal.ErrLocked, *wal.CorruptError, *seglog.CorruptError, those of the file system.
+func (s *Set) Open() (Report, error) {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if s.ending.Load() {
+		return Report{}, errStopping
+	}
 	report, err := s.openStore(0)
 	if wal.OutOfSpace(err) { // the store has just given its reserve back, to be opened in
 		s.background.Wait() // for what its failed journal has set off
-		s.broken.Store(nil)
+		s.broken.Store(notOpen)
 		report, err = s.openStore(0)
 	}
 	if err != nil {
-		return nil, report, err
+		return report, err
 	}
-	if cfg.Background == nil {
+	if s.cfg.Background == nil {
 		s.background.Go(s.keepSweeping)
 	}
+	return report, nil
+}
+
+// Open makes a Set and opens it, and loads all queues.
+func Open(cfg Config) (*Set, Report, error) {
+	s := New(cfg)
+	report, err := s.Open()
+	if err != nil {
+		return nil, report, err
+	}
+	if err := s.loadAll(); err != nil {
+		s.Close()
+		return nil, report, err
+	}
 	return s, report, nil
+}
+
+// loadAll loads what is not loaded yet.
+func (s *Set) loadAll() error {
+	s.mu.RLock()
+	all := inOrder(s.byLife)
+	s.mu.RUnlock()
+	for _, q := range all {
+		if err := q.load(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wallMillis is the wall clock at that moment, unix milliseconds.
@@ -154,25 +202,19 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 		return Report{Recovery: found}, err
 	}
 	defer close(r.published)
+	all := inOrder(r.byLife)
+	for _, q := range all {
+		q.store = store
+	}
+	l := newLoader(s, all, found.Records > 0)
 	s.mu.Lock()
-	s.store, s.byName, s.byLife = store, r.byName, r.byLife
+	s.store, s.byName, s.byLife, s.loader = store, r.byName, r.byLife, l
+	s.opened.Store(true)
 	s.names.Store(nil) // what it said is either recovered or gone
 	out := Report{Queues: len(r.byName), Recovery: found}
-	for _, q := range r.byLife {
-		q.store = store
-		out.Messages += q.m.Len()
-		if q.m.ExpiryWall() > 0 && q.m.Len() > 0 {
-			q.expires(1)
-		}
-		// The holder may have renewed by pulls that got nothing, of which no record tells: it gets its time anew, instead of losing the
-		// tenure to whoever comes back first.
-		q.m.RenewVolatile(store.NowMillis() + q.tenureTTL())
-		q.mu.Lock()
-		q.armAlone()
-		q.mu.Unlock()
-	}
 	s.mu.Unlock()
 	opening.done()
+	l.start()
 	out.Duration = time.Since(began)
 	return out, nil
 }
@@ -227,14 +269,15 @@ func (r *recovery) Snapshot(incarnation uint64) (wal.Snapshot, bool) {
 }
 
 func (r *recovery) Load(log *wal.QueueLog, lsn uint64, state []byte) error {
-	m, err := machine.Restore(state)
+	if r.set.ending.Load() {
+		return errStopping
+	}
+	name, err := machine.NameOf(state)
 	if err != nil {
 		return err
 	}
-	if m.LastLSN() != lsn {
-		return fmt.Errorf("the state is after record %d, the checkpoint says %d", m.LastLSN(), lsn)
-	}
-	q := newQueue(r.set, m.Name(), log, m)
+	q := newQueue(r.set, name, log, nil)
+	q.unloaded.Store(&unloaded{lsn: lsn, state: state})
 	r.byLife[log.Incarnation()] = q
 	r.name(q)
 	return nil
@@ -249,17 +292,25 @@ func (r *recovery) name(q *queue) {
 }
 
 func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
+	if r.set.ending.Load() {
+		return errStopping
+	}
 	q := r.byLife[log.Incarnation()]
 	if q == nil {
-		q = newQueue(r.set, "", log, machine.New())
+		q = newQueue(r.set, "", log, nil)
+		q.unloaded.Store(&unloaded{})
 		r.byLife[log.Incarnation()] = q
 	}
-	if err := q.m.Apply(rec.LSN, machine.Kind(rec.Kind), rec.Flags, rec.Meta, len(rec.Body)); err != nil {
-		return fmt.Errorf("replay record %d of incarnation %d: %w", rec.LSN, rec.Incarnation, err)
+	if err := q.unloaded.Load().add(&rec); err != nil {
+		return err
 	}
 	switch machine.Kind(rec.Kind) {
 	case machine.KindCreate:
-		q.name = q.m.Name()
+		name, err := machine.NameOfCreate(rec.Meta)
+		if err != nil {
+			return fmt.Errorf("replay record %d of incarnation %d: %w", rec.LSN, rec.Incarnation, err)
+		}
+		q.name = name
 		r.name(q)
 	case machine.KindDelete:
 		if r.byName[q.name] == q {
@@ -278,6 +329,9 @@ func (s *Set) Snapshot(incarnation uint64) (wal.Snapshot, bool) {
 	s.mu.RUnlock()
 	if q == nil {
 		return wal.Snapshot{}, false
+	}
+	if err := q.load(); err != nil { // the checkpoint fails, and the journal keeps all
+		return wal.Snapshot{After: failedWith(err)}, true
 	}
 	snap, state, ok := q.freeze()
 	if state != nil {
@@ -300,11 +354,13 @@ func (q *queue) freeze() (snap wal.Snapshot, state *machine.Frozen, ok bool) {
 }
 
 // failedFuture stops a checkpoint of a store that is about to be abandoned.
-var failedFuture = func() *Future {
+var failedFuture = failedWith(errors.New("the store has failed and is being reopened"))
+
+func failedWith(err error) *Future {
 	f := wal.NewFuture()
-	f.Complete(errors.New("the store has failed and is being reopened"))
+	f.Complete(err)
 	return f
-}()
+}
 
 // find returns the queue or nil. The lookup does not allocate.
 func (s *Set) find(name []byte) *queue {
@@ -320,7 +376,7 @@ func (s *Set) need(name []byte) (*queue, *Future, error) {
 		return nil, nil, err
 	}
 	if q := s.find(name); q != nil {
-		return q, nil, nil
+		return q, nil, q.ready()
 	}
 	return nil, s.names.Load(), noQueue(name)
 }
@@ -346,7 +402,7 @@ func (s *Set) make(name []byte) (*queue, error) {
 		return nil, err
 	}
 	if q := s.find(name); q != nil {
-		return q, nil
+		return q, q.ready()
 	}
 	if err := ValidName(name); err != nil {
 		return nil, err
@@ -377,8 +433,16 @@ func (s *Set) makeLocked(name []byte) (*queue, error) {
 	}
 }
 
-// create makes the queue if there is none of that name and reports whether it did.
-func (s *Set) create(name []byte, o machine.Options) (*queue, bool, error) {
+// create makes the queue if there is none of that name and reports whether it did. The one that there is, is loaded.
+func (s *Set) create(name []byte, o machine.Options) (q *queue, made bool, err error) {
+	q, made, err = s.findOrCreate(name, o)
+	if err == nil && !made {
+		err = q.ready()
+	}
+	return q, made, err
+}
+
+func (s *Set) findOrCreate(name []byte, o machine.Options) (*queue, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Asked again under the lock: a queue that is made while the store is being reopened would be one of the old store, and
@@ -449,12 +513,21 @@ func (s *Set) Delete(name []byte) (existed bool, after *Future, err error) {
 	if err := s.usable(); err != nil {
 		return false, nil, err
 	}
+	q := s.find(name)
+	if q != nil {
+		if err := q.ready(); err != nil {
+			return false, nil, err
+		}
+	}
 	s.mu.Lock()
 	if err := s.usable(); err != nil { // asked again under the lock, as in create
 		s.mu.Unlock()
 		return false, nil, err
 	}
-	q := s.byName[string(name)]
+	if now := s.byName[string(name)]; now != q { // it was made or deleted meanwhile, or the store opened again
+		s.mu.Unlock()
+		return s.Delete(name)
+	}
 	if q == nil {
 		s.mu.Unlock()
 		return false, s.names.Load(), nil
@@ -517,7 +590,16 @@ func (s *Set) Checkpoint() error {
 	s.mu.RLock()
 	store := s.store
 	s.mu.RUnlock()
+	if store == nil {
+		return notOpen
+	}
 	return store.Checkpoint()
+}
+
+func (s *Set) checkpointSoon() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.store.CheckpointSoon()
 }
 
 // Backup copies all queues into a new directory on the server's machine, while commands go on; see wal.Store.Backup. It waits for the
@@ -546,6 +628,9 @@ type Held struct{ store *wal.Store }
 func (s *Set) Hold() Held {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.store == nil {
+		return Held{}
+	}
 	s.store.Hold()
 	return Held{s.store}
 }
@@ -561,14 +646,16 @@ func (h Held) Release() {
 func (s *Set) HasRoom() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.store.HasRoom()
+	return s.store == nil || s.store.HasRoom()
 }
 
 // Idle says that no command has come for a moment.
 func (s *Set) Idle() {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	s.store.MarkEnd()
+	if s.store != nil {
+		s.store.MarkEnd()
+	}
 }
 
 // StoreStats tells how the store is, for the operator. err is why commands are refused at the moment, or nil.
@@ -576,6 +663,9 @@ func (s *Set) StoreStats() (stats wal.Stats, err error) {
 	s.mu.RLock()
 	store := s.store
 	s.mu.RUnlock()
+	if store == nil {
+		return wal.Stats{}, nil
+	}
 	return store.Stats(), s.usable()
 }
 
@@ -593,9 +683,11 @@ func (s *Set) WakeAll() {
 	}
 }
 
-// Close takes a checkpoint and closes the store. Commands must have ended.
+// Close takes a checkpoint and closes the store. Commands must have ended. A start that is under way is given up, as by a crash; queues
+// that are not loaded yet are not waited for unless the checkpoint needs them.
 func (s *Set) Close() error {
 	s.WakeAll()
+	s.ending.Store(true)
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
@@ -604,12 +696,23 @@ func (s *Set) Close() error {
 	s.closing = true
 	close(s.closed)
 	s.mu.Unlock()
+	s.opening.Lock() // Open is over
+	defer s.opening.Unlock()
+	s.mu.RLock()
+	store, l := s.store, s.loader
+	s.mu.RUnlock()
+	if l != nil {
+		l.end()
+	}
 	s.background.Wait()
+	if store == nil {
+		return nil
+	}
 	if s.broken.Load() != nil {
 		return nil // the store was abandoned; what is durable is in the journal
 	}
 	s.broken.Store(refuse("WALERR", "the server is shutting down; retry with another connection"))
-	return s.store.Close()
+	return store.Close()
 }
 
 // logChanged wakes the queue's waiters: its log failed, and they hear of it, or it works again, and they are served.
@@ -640,8 +743,9 @@ func (s *Set) journalFailed(err error) {
 func (s *Set) reopenStore() {
 	defer s.background.Done()
 	s.mu.Lock()
-	old, queues := s.store, inOrder(s.byLife)
+	old, queues, l := s.store, inOrder(s.byLife), s.loader
 	s.mu.Unlock()
+	l.end()
 	for _, q := range queues {
 		q.mu.Lock()
 		q.deleted, q.stale = true, true // whoever still holds the pointer is refused

@@ -50,7 +50,7 @@ type simResult struct {
 
 // simStats count what runs did, so that one can see that they did something.
 type simStats struct {
-	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots, fullDisks, backups, looks, rewrites int
+	pushed, delivered, settled, faults, powerCuts, kills, cleanStarts, journalFailures, logFailures, rots, fullDisks, backups, looks, rewrites, probes int
 }
 
 func (s *simStats) add(o simStats) {
@@ -68,6 +68,7 @@ func (s *simStats) add(o simStats) {
 	s.backups += o.backups
 	s.looks += o.looks
 	s.rewrites += o.rewrites
+	s.probes += o.probes
 }
 
 // simFailure ends a run.

@@ -292,7 +292,7 @@ func (s *sim) pushTo(name string) {
 		o.Headers = [][2][]byte{{[]byte("number"), fmt.Append(nil, s.next)}, {[]byte("empty"), nil}}
 	}
 	before, lifeBefore, held := uint64(0), uint64(0), int64(0)
-	if q := s.set.find([]byte(name)); q != nil {
+	if q := s.find(name); q != nil {
 		before, lifeBefore, held = q.m.LastLSN(), q.log.Incarnation(), q.m.Len()
 	}
 	id, after, err := s.set.PushWith([]byte(name), bodies, o)
@@ -303,7 +303,7 @@ func (s *sim) pushTo(name string) {
 	if s.explain(err, "PAUSED", "QFULL") {
 		return
 	}
-	q := s.set.find([]byte(name))
+	q := s.find(name)
 	life := q.log.Incarnation()
 	if len(o.Dedup) > 0 && !s.isFirstPush(fmt.Sprintf("%d %s", life, o.Dedup), q, id, before, after) {
 		return
@@ -375,7 +375,7 @@ func (s *sim) pull() {
 	if s.chance(4) {
 		r.Bytes = int64(s.dice.IntN(2000))
 	}
-	if q := s.set.find([]byte(name)); q != nil && s.chance(6) {
+	if q := s.find(name); q != nil && s.chance(6) {
 		if lock, held := q.m.Lock(); held {
 			r.HasToken, r.Token = true, lock.Token
 			s.tokens = append(s.tokens, lock.Token)
@@ -394,7 +394,7 @@ func (s *sim) pull() {
 			s.tracef("  pull %s by %s: %v", name, consumer, err)
 		} else if b != nil {
 			s.checkBounds(&r, b)
-			if lock, _ := s.set.find(r.Queue).m.Lock(); r.HasToken && lock.Token != r.Token {
+			if lock, _ := s.find(string(r.Queue)).m.Lock(); r.HasToken && lock.Token != r.Token {
 				s.fail("a pull with token %d gets batch %d; the tenure's token is %d", r.Token, b.ID, lock.Token)
 			}
 			s.delivery(name, consumer, r.LeaseMillis, b)
@@ -418,7 +418,7 @@ func (s *sim) checkBounds(r *ConsumeRequest, b *Batch) {
 
 // delivery notes a batch that comes within a call.
 func (s *sim) delivery(name, consumer string, leaseMillis int64, b *Batch) {
-	q, now := s.set.find([]byte(name)), s.set.store.NowMillis()
+	q, now := s.find(name), s.set.store.NowMillis()
 	durable, wall, losses := q.log.Durable(), q.lastWall, s.losses
 	s.answers = append(s.answers, func() {
 		s.delivered(q, consumer, now, wall, now+leaseMillis, durable, b)
@@ -433,14 +433,14 @@ func (s *sim) lock() {
 		r.Block, r.BlockMillis = true, int64(1+s.dice.IntN(2000))
 	}
 	life, before := s.life, uint64(0)
-	if q := s.set.find(r.Queue); q != nil {
+	if q := s.find(string(r.Queue)); q != nil {
 		if lock, held := q.m.Lock(); held && lock.Consumer == consumer {
 			before = lock.Token
 		}
 	}
 	s.set.Lock(r, func(token uint64, after *Future, err error) {
 		s.tracef("lock %s by %s: %d, %v", name, consumer, token, err)
-		if s.life == life && !s.explain(err, simCodes...) && token != 0 && token != before && s.ids[token] && s.set.find(r.Queue).m.Counts().OpenBatches == 0 {
+		if s.life == life && !s.explain(err, simCodes...) && token != 0 && token != before && s.ids[token] && s.find(string(r.Queue)).m.Counts().OpenBatches == 0 {
 			s.fail("token %d is the number of a batch", token)
 		}
 	})
@@ -448,7 +448,7 @@ func (s *sim) lock() {
 
 func (s *sim) unlock() {
 	name := s.pick()
-	q := s.set.find([]byte(name))
+	q := s.find(name)
 	if q == nil {
 		return
 	}
@@ -477,6 +477,7 @@ func (s *sim) choose() *lease {
 	if len(s.held) > 40 {
 		s.held = slices.Delete(s.held, 0, 20)
 	}
+	s.find(h.queue) // it may be loaded by what comes, and the lease end later
 	return h
 }
 
@@ -540,7 +541,7 @@ func (s *sim) acked(h *lease, want []uint64, n int, after *Future, err error) {
 
 // resolved checks how many messages a call resolved, and returns which.
 func (s *sim) resolved(what string, h *lease, want []uint64, n int, err error) []uint64 {
-	q := s.set.find([]byte(h.queue))
+	q := s.find(h.queue)
 	if q == nil || q.log.Incarnation() != h.life { // it was deleted
 		if n != 0 && !s.explain(err, "NOQUEUE", "NOBATCH") {
 			s.fail("%s of batch %d of a queue that was deleted resolved %d messages", what, h.id, n)

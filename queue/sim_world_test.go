@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/fnv"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,9 @@ const (
 	simOperationsMax = 300_000
 )
 
+// simSums are checksums in an error.
+var simSums = regexp.MustCompile(`0x[0-9a-f]+`)
+
 // sim is one run.
 type sim struct {
 	t     *testing.T
@@ -50,6 +54,8 @@ type sim struct {
 	// life counts the starts; chores of an earlier life are not taken.
 	life int
 	skew time.Duration // of the wall clock
+	// started is when the queues of the store that is open were first served.
+	started time.Time
 
 	mu     sync.Mutex // guards chores: timers add to them
 	chores []chore
@@ -144,11 +150,18 @@ func (s *sim) config() Config {
 		QueuesMax:    func() int { return 100 },
 		AutoCreate:   func() bool { return true },
 		PushBytesMax: func() int64 { return 1 << 20 },
+		// A run's queues are small, and would all be loaded at once.
+		LoadAtOnceBytes: []int{-1, 0, 300}[s.dice.IntN(3)],
+		Loaded: func(r LoadReport) {
+			if s.life == life && r.Err != nil {
+				s.fail("a queue cannot be loaded: %v", r.Err)
+			}
+		},
 		StoreReopened: func(Report) {
 			if !s.failing {
 				s.fail("the store was opened again, and it had not failed")
 			}
-			s.reopened, s.failing, s.forgotten = true, false, false
+			s.reopened, s.failing, s.forgotten, s.started = true, false, false, time.Now()
 		},
 		Background: func(who string, f func()) {
 			s.mu.Lock()
@@ -190,14 +203,14 @@ func (s *sim) start() {
 		if !s.quiet && !s.calm && s.chance(6) {
 			s.haltIn = 1 + s.dice.IntN(150)
 		}
-		set, report, err := Open(s.config())
-		s.set = set
+		s.set = New(s.config())
+		report, err := s.set.Open()
 		if err == nil {
-			s.exists = true
-			s.tracef("started: %d queues, %d messages, %d records replayed", report.Queues, report.Messages, report.Records)
+			s.exists, s.started = true, time.Now()
+			s.tracef("started: %d queues, %d records replayed", report.Queues, report.Records)
 			break
 		}
-		s.tracef("start failed: %v", err)
+		s.tracef("start failed: %s", simSums.ReplaceAllString(err.Error(), "…")) // some are seeded with the store's random identity
 		switch {
 		case wal.Damaged(err) && !s.rotten:
 			s.fail("the store is called damaged, and nothing rotted: %v", err)
@@ -212,9 +225,120 @@ func (s *sim) start() {
 			s.kill()
 		}
 	}
+	s.haltIn = 0
+	if !s.quiet && !s.calm && !s.rotten && s.whileLoading() {
+		return
+	}
 	s.haltIn, s.quiet = 0, true
+	if len(s.promises)+len(s.touched) > 0 { // a look tells what is there, not what is durable
+		s.commit()
+	}
 	s.learn()
 	s.quiet = false
+}
+
+// whileLoading has commands come before all queues are loaded, and the process end meanwhile: then it is true, and the process was started
+// anew.
+func (s *sim) whileLoading() (anew bool) {
+	for n := s.dice.IntN(40); n > 0 && s.set.LoadingQueues() > 0; n-- {
+		s.found = nil // what the directory showed is over
+		switch s.dice.IntN(16) {
+		case 0, 1, 2:
+			s.probe()
+		case 3, 4, 5:
+			s.push()
+		case 6, 7:
+			s.pull()
+		case 8, 9:
+			s.settleOne()
+		case 10:
+			s.commit()
+		case 11:
+			s.work()
+		case 12:
+			s.pass()
+		case 13, 14:
+			s.doChore()
+		case 15:
+			switch s.dice.IntN(8) {
+			case 0:
+				s.haltIn = 1 + s.dice.IntN(60)
+			case 1:
+				s.end(s.dice.IntN(4) > 0)
+				s.start()
+				return true
+			case 2:
+				s.restartNow()
+				return true
+			}
+		}
+		s.catchUp()
+		if s.halted {
+			s.end(s.dice.IntN(4) > 0)
+			s.start()
+			return true
+		}
+		if s.failing {
+			s.goOn()
+			return true // it has looked at what there is when the store went on, or was started anew
+		}
+	}
+	return false
+}
+
+// probe asks a queue that is not loaded, and too large to be at once. Nothing may come of it, and its name is known all the same.
+func (s *sim) probe() {
+	var unloaded []*queue
+	for _, q := range s.queues() {
+		if u := q.unloaded.Load(); u != nil && u.bytes() > s.set.cfg.loadAtOnceBytes() && s.set.find([]byte(q.name)) == q {
+			unloaded = append(unloaded, q)
+		}
+	}
+	if len(unloaded) == 0 || s.set.usable() != nil {
+		return
+	}
+	q := unloaded[s.dice.IntN(len(unloaded))]
+	name := []byte(q.name)
+	_, _, pushed := s.set.Push(name, [][]byte{[]byte("never")})
+	_, _, counted := s.set.Len(name)
+	_, _, told := s.set.Info(name)
+	_, _, deleted := s.set.Delete(name)
+	_, created := s.set.Create(name, machine.Options{})
+	_, _, acked := s.set.Ack(name, 1, nil)
+	_, _, redriven := s.set.Redrive(name, nil, 0)
+	var pulled error
+	s.set.Consume(request(q.name, "c0"), func(_ *Batch, _ *Future, err error) { pulled = err })
+	for _, err := range []error{pushed, counted, told, deleted, created, acked, redriven, pulled} {
+		if codeOf(err) != "LOADING" {
+			s.fail("queue %s is not loaded, and a command gets %v", q.name, err)
+		}
+	}
+	if !s.set.Exists(name) || !slices.Contains(s.set.Names(), q.name) {
+		s.fail("queue %s is not loaded, and not named", q.name)
+	}
+	s.stats.probes++
+	s.tracef("queue %s is being loaded", q.name)
+}
+
+// find returns a queue that is there and loaded.
+func (s *sim) find(name string) *queue {
+	q := s.set.find([]byte(name))
+	if q == nil || q.ready() != nil {
+		return nil
+	}
+	s.prolonged(q)
+	return q
+}
+
+// prolonged notes how much later leases end since their queue was not loaded for a while. That is no more than the while since the start.
+func (s *sim) prolonged(q *queue) {
+	for _, b := range q.m.Batches(nil) {
+		for _, h := range s.held {
+			if late := b.DeadlineMillis - h.until; h.life == q.log.Incarnation() && h.id == b.Batch && late > 0 && late <= time.Since(s.started).Milliseconds() {
+				h.until = b.DeadlineMillis
+			}
+		}
+	}
 }
 
 // end ends the process without a word: the power goes, or it is killed.
@@ -262,9 +386,13 @@ func (s *sim) restart() {
 	for len(s.chores) > 0 { // what goes on while the process stops
 		s.doChore()
 	}
-	if s.halted {
-		return
+	if !s.halted {
+		s.restartNow()
 	}
+}
+
+// restartNow is restart while chores wait, such as queues to be loaded.
+func (s *sim) restartNow() {
 	s.tracef("stop")
 	err := s.set.Close()
 	if s.halted {
@@ -595,6 +723,7 @@ func (s *sim) explain(err error, allowed ...string) bool {
 	switch {
 	case err == nil:
 		return false
+	case codeOf(err) == "LOADING" && s.set.LoadingQueues() > 0:
 	case slices.Contains(allowed, codeOf(err)):
 	case isWALError(err) && (s.halted || s.failing || s.dirty || s.rotten):
 	default:

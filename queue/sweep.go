@@ -64,6 +64,9 @@ func (s *Set) sweep() {
 
 // sweepIfDue sweeps the queue if a TTL has ended.
 func (q *queue) sweepIfDue() {
+	if !q.isLoaded() {
+		return
+	}
 	q.mu.Lock()
 	expired := q.refusal() == nil && q.sweepAt != 0 && q.sweepAt <= q.now().WallMillis
 	q.mu.Unlock()

@@ -43,12 +43,16 @@ type fakeQueues struct {
 	returned int
 	pushed   chan struct{} // gets one for each push, if not nil
 	pushes   int
+	loading  error  // set before any client comes
 	most     uint64 // a push past that many messages is refused as a whole; 0: none is
 }
 
 type fakeWaiter struct {
 	done func(*queue.Batch, *queue.Future, error)
 }
+
+func (q *fakeQueues) Loading() error     { return q.loading }
+func (q *fakeQueues) LoadingQueues() int { return 0 }
 
 // set changes what the fake does, also while connections use it.
 func (q *fakeQueues) set(change func(*fakeQueues)) {

@@ -215,6 +215,9 @@ type steadyQueues struct{}
 
 var steadyBatch = &queue.Batch{ID: 17, DeadlineUnixMillis: 1_700_000_000_000, Messages: []queue.Message{{ID: 5, Body: []byte("body"), Attempt: 1, PushedMillis: 1}}}
 
+func (steadyQueues) Loading() error     { return nil }
+func (steadyQueues) LoadingQueues() int { return 0 }
+
 func (steadyQueues) name(name []byte) error { return queue.ValidName(name) }
 
 func (q steadyQueues) Push(name []byte, _ [][]byte) (uint64, *queue.Future, error) {

@@ -227,6 +227,9 @@ func (s *Server) ready() error {
 	if s.stopping.Load() {
 		return errStopping
 	}
+	if err := s.cfg.Queues.Loading(); err != nil {
+		return err
+	}
 	if s.cfg.Persistence != nil {
 		for _, line := range s.cfg.Persistence() {
 			if line[0] == "journal_failed" && line[1] != "0" {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"quail/queue"
 )
 
 // pipelineOf is pushes in one write, and the replies to the first `most` of them; the others are refused.
@@ -90,6 +92,21 @@ func TestPushesTogetherWithOthers(t *testing.T) {
 		cmd("PING") + cmd("QPUSH", "a") + cmd("QPUSH", "a", "7") + cmd("QPUSH", "a", "8") + cmd("NOSUCH") + cmd("QPUSH", "a", ""))
 	c.expect(":1\r\n:2\r\n:3\r\n:4\r\n:6\r\n+PONG\r\n-ERR wrong number of arguments for 'qpush' command\r\n:7\r\n:8\r\n" +
 		"-ERR unknown command 'NOSUCH', with args beginning with: \r\n:9\r\n")
+}
+
+// Before it is known which queues there are, nothing may be pushed, whatever way it comes.
+func TestPushesTogetherWhileLoading(t *testing.T) {
+	s := start(t)
+	s.queues.loading = &queue.Error{Code: "LOADING", Message: "wait"}
+	c := s.dial(t)
+	sent, _ := pipelineOf(20, 20)
+	c.send(sent)
+	c.expect(strings.Repeat("-LOADING wait\r\n", 20))
+	s.queues.set(func(q *fakeQueues) {
+		if q.pushes > 0 {
+			t.Errorf("%d pushes were tried", q.pushes)
+		}
+	})
 }
 
 // CLIENT REPLY counts commands.

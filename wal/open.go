@@ -88,10 +88,13 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 	}
 	if rec.Records > 0 {
 		s.kick(s.writeKick)
-		s.kick(s.pointKick)
 	}
 	return s, rec, nil
 }
+
+// CheckpointSoon asks for a checkpoint in the background: after a start that has replayed records, once the states are there, so that the next
+// one need not.
+func (s *Store) CheckpointSoon() { s.kick(s.pointKick) }
 
 // prepare makes the directories, takes the lock and reads or makes the store's identity.
 func (s *Store) prepare() (isNew bool, err error) {
@@ -249,7 +252,7 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	scan.visit = func(g *group, file string, offset int64) error {
 		rec.Groups++
 		rec.Bytes += int64(g.bytes)
-		err := s.replayGroup(g, r, rec, &reserved)
+		err := s.replayGroup(g, place{file, offset + groupHeaderBytes}, r, rec, &reserved)
 		var out *orderError
 		if errors.As(err, &out) {
 			return &CorruptError{File: file, Offset: offset, Reason: fmt.Sprintf("group %d: %v", g.number, err)}
@@ -260,19 +263,33 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	if err != nil {
 		return err
 	}
+	s.settleLeft()
 	rec.Torn = end.torn
 	if end.torn != nil && s.cfg.Events.TornTail != nil {
 		s.cfg.Events.TornTail(*end.torn)
 	}
-	s.clock0 = max(end.clockMillis, s.points.last.clockMillis)
+	s.clock0, s.start = max(end.clockMillis, s.points.last.clockMillis), time.Now() // until now time counted for nobody
 	if err := s.startJournal(&end); err != nil {
 		return err
 	}
 	return s.startIDs(reserved)
 }
 
-func (s *Store) replayGroup(g *group, r Replayer, rec *Recovery, reserved *uint64) error {
+// place is where in a file something begins.
+type place struct {
+	file   string
+	offset int64
+}
+
+func (s *Store) replayGroup(g *group, at place, r Replayer, rec *Recovery, reserved *uint64) error {
+	if n := len(s.leftFiles); n == 0 || s.leftFiles[n-1] != at.file {
+		s.leftFiles = append(s.leftFiles, at.file)
+	}
+	file := uint32(len(s.leftFiles) - 1)
+	next := at.offset
 	err := g.each(func(raw []byte) error {
+		offset := next
+		next += int64(len(raw))
 		view := record.View(raw)
 		if view.Incarnation == 0 {
 			*reserved = max(*reserved, view.LSN)
@@ -296,10 +313,11 @@ func (s *Store) replayGroup(g *group, r Replayer, rec *Recovery, reserved *uint6
 		if err := q.restore(raw); err != nil {
 			return err
 		}
+		q.noteLeft(view.LSN, file, offset, len(raw))
 		return r.Replay(q, view)
 	})
 	if err == nil && s.pendingBytes.Load() > s.cfg.WriteBehindBytes/2 {
-		s.writeOnce()
+		s.leaveInJournal()
 	}
 	return err
 }

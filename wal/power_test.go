@@ -73,6 +73,9 @@ func powerCuts(t *testing.T, seed uint64, noSync bool, rewrites *atomic.Int64) (
 			disk := vfs.NewFailing(lossy)
 			cfg := testConfig(disk, "data")
 			cfg.NoSync = noSync
+			if seed%3 == 0 {
+				cfg.WriteBehindBytes = 32 << 10 // so that a start leaves some in the journal
+			}
 			cfg.SegmentBytes = 2 << 10 // so that there is something to rewrite
 			cfg.Events.LogRewritten = func(LogRewritten) { rewrites.Add(1) }
 			disk.HaltAt(haltAt(dice))

@@ -23,11 +23,13 @@ type QueueLog struct {
 
 	mu      sync.Mutex // guards the fields below; never held during IO
 	tail    [][]byte   // records from tailLSN on that are not in the log yet
-	tailLSN uint64     // LSN of tail[0]; everything before it is in the log
+	tailLSN uint64     // LSN of tail[0]; everything before it is in the log, or left in the journal
 	last    uint64     // last committed LSN
 	durable uint64     // records up to here are durable; see settle
 	commits []commitMark
-	dirty   bool // in the store's list for the background writer
+	// left are the places of the records between what the log has and tailLSN; see left.go. Only a start fills it.
+	left  []leftRun
+	dirty bool // in the store's list for the background writer
 	// unwritten is how many bytes were committed since the last append, and dirtySince when the first of them was; see canWait.
 	unwritten  int
 	dirtySince time.Time
@@ -180,10 +182,17 @@ func (q *QueueLog) Memory(from uint64) [][]byte {
 // the queue's log has failed.
 func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 	q.mu.Lock()
-	inLog, err := from < q.tailLSN, q.err
+	inLog, err, runs := from < q.tailLSN, q.err, q.leftFrom(from)
 	q.mu.Unlock()
 	if err != nil || !inLog {
 		return dst, err
+	}
+	if runs != nil {
+		out, err := q.readLeft(runs, from, maxBytes, dst)
+		if err == nil || q.isLeft(from) {
+			return out, q.failReading(err)
+		}
+		// It was moved to the log meanwhile, and the journal's file may be in use again.
 	}
 	log, err := q.acquire()
 	if err != nil {
@@ -202,6 +211,14 @@ func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, erro
 		return dst, q.fail("read", err)
 	}
 	return out, nil
+}
+
+// failReading stops the queue for an error of a read from the journal.
+func (q *QueueLog) failReading(err error) error {
+	if err == nil {
+		return nil
+	}
+	return q.fail("read what is not yet in the", err)
 }
 
 // Stats tells the size of the log on disk, as far as it is known without opening it.
@@ -338,12 +355,15 @@ func (q *QueueLog) flush(upTo uint64) error {
 func (q *QueueLog) flushLocked(upTo uint64) error {
 	q.mu.Lock()
 	upTo = min(upTo, q.settle())
-	if q.err != nil || q.deleted || upTo < q.tailLSN || len(q.tail) == 0 {
+	var batch [][]byte
+	if upTo >= q.tailLSN && len(q.tail) > 0 {
+		batch = q.tail[:upTo-q.tailLSN+1]
+	}
+	if q.err != nil || q.deleted || len(batch) == 0 && len(q.left) == 0 {
 		err := q.err
 		q.mu.Unlock()
 		return err
 	}
-	batch := q.tail[:upTo-q.tailLSN+1]
 	q.unwritten, q.dirtySince = 0, time.Now()
 	q.mu.Unlock()
 
@@ -352,6 +372,9 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		return q.fail("open", err)
 	}
 	q.used.Store(true)
+	if err := q.writeLeft(&appender{q: q, log: log}); err != nil {
+		return q.fail("append from the journal to", err)
+	}
 	bytes := 0
 	for len(batch) > 0 {
 		n, size := step(batch, q.store.cfg.SegmentBytes)
@@ -368,6 +391,7 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 		q.mu.Unlock()
 		return nil
 	}
+	q.forgetLeft()
 	q.dropAppended()
 	q.mu.Unlock()
 	q.store.pendingBytes.Add(int64(-bytes))
@@ -511,6 +535,7 @@ func (q *QueueLog) Delete() {
 	if q.err == nil {
 		bytes = q.tailBytes()
 	}
+	q.forgetLeft()
 	q.tail, q.commits = nil, nil
 	q.tailLSN = q.last + 1
 	q.mu.Unlock()

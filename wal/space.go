@@ -214,7 +214,7 @@ func (s *Store) checkSpace() {
 	s.mu.Lock()
 	logs := int64(len(s.writing) + len(s.failed))
 	s.mu.Unlock()
-	s.space.check(s.pendingBytes.Load(), logs*logSlackBytes)
+	s.space.check(s.pendingBytes.Load()+s.leftBytes.Load(), logs*logSlackBytes)
 }
 
 // spaceLoop waits for space while the disk is full, and lets acknowledgements make it.
@@ -268,7 +268,7 @@ func (s *Store) lookForSpace() bool {
 	s.mu.Lock()
 	left := len(s.failed)
 	s.mu.Unlock()
-	if left > 0 || s.failure() != nil || !s.space.regained(s.pendingBytes.Load()) {
+	if left > 0 || s.failure() != nil || !s.space.regained(s.pendingBytes.Load()+s.leftBytes.Load()) {
 		return false
 	}
 	s.journal.askSpare()

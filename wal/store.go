@@ -130,6 +130,8 @@ type Store struct {
 	clock0  int64
 
 	pendingBytes atomic.Int64 // committed records that are in no queue's log yet
+	leftBytes    atomic.Int64 // the same, left in the journal by the start; see left.go
+	leftFiles    []string     // paths of the journal files that hold it; only Open changes it
 	// impatientUntil is until when nobody waits for a descriptor, in milliseconds of NowMillis; see patiently.
 	impatientUntil atomic.Int64
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (h *healthCmd) run(p *process) int {
 	return exitOK
 }
 
-// ping asks for a PONG. A server that asks for a password we were not given is alive: NOAUTH is its answer. So is one that refuses our
+// ping asks for a PONG, and whether queues are served yet. A server that asks for a password we were not given is alive: NOAUTH is its answer. So is one that refuses our
 // certificate, if we show the server's own for want of another: many are not made for clients.
 func (h *healthCmd) ping(values *settings.Values) (answer, address string, err error) {
 	server, address, err := h.Client.dial(values, time.Duration(h.WithinMillis)*time.Millisecond)
@@ -76,11 +77,35 @@ func (h *healthCmd) ask(server *link, values *settings.Values) (string, error) {
 	case len(list) != 1 || list[0] != "PONG":
 		return "", fmt.Errorf("it answers %q", list)
 	}
-	return list[0], nil
+	info, err := server.ask("INFO", "persistence")
+	switch {
+	case err != nil && strings.HasPrefix(err.Error(), "NOPERM"):
+		return "PONG", nil // a user who may not run INFO is content with that
+	case err != nil:
+		return "", err
+	}
+	return loadState(strings.Join(info, ""))
 }
 
 // refusesCertificate says so of the alert that a server sends; crypto/tls tells the kind in words alone.
 func refusesCertificate(err error) bool {
 	var alert *net.OpError
 	return errors.As(err, &alert) && alert.Op == "remote error" && strings.Contains(alert.Err.Error(), "certificate")
+}
+
+// loadState reads INFO's section Persistence for whether queues are served.
+func loadState(info string) (string, error) {
+	unloaded := 0
+	for line := range strings.SplitSeq(info, "\r\n") {
+		switch name, value, _ := strings.Cut(line, ":"); {
+		case name == "loading" && value == "1":
+			return "", errors.New("it is starting and reads its data directory")
+		case name == "loading_queues":
+			unloaded, _ = strconv.Atoi(value)
+		}
+	}
+	if unloaded > 0 {
+		return fmt.Sprintf("PONG, and still loads %d of its queues", unloaded), nil
+	}
+	return "PONG", nil
 }

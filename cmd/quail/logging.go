@@ -86,6 +86,6 @@ func storeEvents(log zerolog.Logger) wal.Events {
 
 func storeReopened(log zerolog.Logger) func(queue.Report) {
 	return func(r queue.Report) {
-		log.Warn().Int("queues", r.Queues).Int64("messages", r.Messages).Dur("took_ms", r.Duration).Msg("the store works again")
+		log.Warn().Int("queues", r.Queues).Dur("took_ms", r.Duration).Msg("the store works again")
 	}
 }

@@ -80,12 +80,9 @@ func (c *serveCmd) run(p *process) int {
 		return exitFailed
 	}
 	directory := absolute(values.Text(settings.Data))
-	queues, report, err := queue.Open(queueConfig(values, directory, log))
-	if err != nil {
-		listener.Close()
-		log.Error().Err(err).Str("data", directory).Str("next", adviceData(directory, err)).Msg("cannot open the data directory")
-		return exitFailed
-	}
+	start := &start{directory: directory, address: listener.Addr(), began: began,
+		opened: make(chan openReport, 1), loads: make(chan queue.LoadReport, 1), unloadable: make(chan error, 1)}
+	queues := queue.New(queueConfig(values, directory, log, start))
 	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues), Syncs: syncs(queues)})
 	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
@@ -113,10 +110,45 @@ func (c *serveCmd) run(p *process) int {
 			log.Warn().Stringer("address", adminListener.Addr()).Msg("anyone who can reach this address sees the metrics and the names of the queues: nobody is asked for a password there")
 		}
 	}
+	go start.open(queues)
 	go giveBackAtRest(queues, ended)
-	logReady(log, listener.Addr(), directory, report, time.Since(began))
 	warnIfOpen(log, values, users, listener.Addr())
-	return wait(srv, queues, values, log, signals, served)
+	return wait(srv, queues, values, log, signals, served, start)
+}
+
+// start is the opening of the data directory, beside the connections: until it has ended they get LOADING.
+type start struct {
+	directory  string
+	address    net.Addr
+	began      time.Time
+	opened     chan openReport
+	loads      chan queue.LoadReport // of all queues
+	unloadable chan error            // why a queue cannot be loaded
+}
+
+type openReport struct {
+	queue.Report
+	err error
+}
+
+func (s *start) open(queues *queue.Set) {
+	report, err := queues.Open()
+	s.opened <- openReport{report, err}
+}
+
+// loaded passes on the end of loading, without waiting.
+func (s *start) loaded(r queue.LoadReport) {
+	if r.Err != nil {
+		select {
+		case s.unloadable <- r.Err:
+		default: // the first is enough to stop
+		}
+		return
+	}
+	select {
+	case s.loads <- r:
+	default: // the store is opened again and again: one line less
+	}
 }
 
 // lazyDelay is how long a queue with little to write behind may keep it in memory. Ten times as long as the writer's rounds: a tenth
@@ -200,7 +232,7 @@ func absolute(path string) string {
 }
 
 // queueConfig wires the settings to what the queues and their store ask for.
-func queueConfig(values *settings.Values, directory string, log zerolog.Logger) queue.Config {
+func queueConfig(values *settings.Values, directory string, log zerolog.Logger, start *start) queue.Config {
 	return queue.Config{
 		Store: wal.Config{
 			FS:               vfs.OS,
@@ -221,14 +253,15 @@ func queueConfig(values *settings.Values, directory string, log zerolog.Logger) 
 		AutoCreate:    func() bool { return values.Bool(settings.AutoCreate) },
 		PushBytesMax:  func() int64 { return values.Bytes(settings.MaxPush) },
 		StoreReopened: storeReopened(log),
+		Loaded:        start.loaded,
 	}
 }
 
 // logReady is the one line that tells an operator that the server is up, where, and with what.
-func logReady(log zerolog.Logger, address net.Addr, directory string, report queue.Report, took time.Duration) {
-	log.Info().Stringer("address", address).Str("data", directory).
-		Int("queues", report.Queues).Int64("messages", report.Messages).Uint64("replayed_records", report.Records).
-		Int64("took_ms", took.Milliseconds()).Str("version", version).Msg("Quail is ready")
+func (s *start) logReady(log zerolog.Logger, report queue.Report) {
+	log.Info().Stringer("address", s.address).Str("data", s.directory).
+		Int("queues", report.Queues).Uint64("replayed_records", report.Records).
+		Int64("took_ms", time.Since(s.began).Milliseconds()).Str("version", version).Msg("Quail is ready")
 }
 
 // warnIfOpen: a server that the whole network may read, write and delete from is rarely meant, and neither is one that
@@ -245,21 +278,48 @@ func warnIfOpen(log zerolog.Logger, values *settings.Values, users *acl.Users, a
 	log.Warn().Stringer("address", address).Msg("ANYONE who can reach this address may push, consume and DELETE: set a password with --requirepass or QUAIL_REQUIREPASS, or an aclfile, or listen on 127.0.0.1")
 }
 
-// wait ends when the server does: by a signal, by SHUTDOWN, or because it cannot accept any more.
-func wait(srv *server.Server, queues *queue.Set, values *settings.Values, log zerolog.Logger, signals <-chan os.Signal, served <-chan error) int {
+// wait ends when the server does: by a signal, by SHUTDOWN, because it cannot accept any more, or because of its data.
+func wait(srv *server.Server, queues *queue.Set, values *settings.Values, log zerolog.Logger, signals <-chan os.Signal, served <-chan error, start *start) int {
 	code := exitOK
-	select {
-	case s := <-signals:
-		log.Info().Stringer("signal", s).Msg("stopping")
-	case <-srv.Done():
-		log.Info().Msg("stopping: a client sent SHUTDOWN")
-	case err := <-served:
-		log.Error().Err(err).Msg("stopping: no connection can be accepted any more")
-		code = exitFailed
+	var loads <-chan queue.LoadReport // once the server is ready, for the log to tell it in order
+	for going := true; going; {
+		going = false
+		select {
+		case s := <-signals:
+			log.Info().Stringer("signal", s).Msg("stopping")
+		case <-srv.Done():
+			log.Info().Msg("stopping: a client sent SHUTDOWN")
+		case err := <-served:
+			log.Error().Err(err).Msg("stopping: no connection can be accepted any more")
+			code = exitFailed
+		case opened := <-start.opened:
+			if opened.err != nil {
+				return start.failed(srv, queues, log, opened.err)
+			}
+			start.logReady(log, opened.Report)
+			loads, going = start.loads, true
+		case r := <-loads:
+			log.Info().Int("queues", r.Queues).Int64("messages", r.Messages).Int64("took_ms", r.Duration.Milliseconds()).Msg("all queues are loaded")
+			going = true
+		case err := <-start.unloadable:
+			return start.failed(srv, queues, log, err)
+		}
 	}
 	stopped := make(chan int, 1)
 	go func() { stopped <- stop(srv, queues, values, log) }()
 	return max(code, awaitStop(stopped, signals, log))
+}
+
+// failed ends a server whose data cannot be used. What it has written since its start is in the journal.
+func (s *start) failed(srv *server.Server, queues *queue.Set, log zerolog.Logger, err error) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	srv.Shutdown(ctx) // nothing but refusals was sent; who is slow to read them is cut
+	if closeErr := queues.Close(); closeErr != nil {
+		log.Warn().Err(closeErr).Msg("the data directory did not close cleanly; the next start replays the journal")
+	}
+	log.Error().Err(err).Str("data", s.directory).Str("next", adviceData(s.directory, err)).Msg("cannot open the data directory")
+	return exitFailed
 }
 
 // awaitStop gives the graceful stop its time, and ends the process at once if whoever asked for it asks again.

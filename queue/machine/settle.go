@@ -211,6 +211,13 @@ func (m *Machine) DecideExtend(now Time, batch uint64, millis int64) (deadlineCl
 	return deadline, Effect{Kind: KindExtend, Meta: dst}, nil
 }
 
+// DecideGrace lets the lease of an open batch, and the lock, end that much later: nobody could acknowledge anything meanwhile.
+func (m *Machine) DecideGrace(batch uint64, millis int64) Effect {
+	dst := put(make([]byte, 0, 32), batch)
+	dst = putMillis(putMillis(dst, plus(m.batch(batch).deadline, millis)), plus(m.lock.deadline, millis))
+	return Effect{Kind: KindExtend, Meta: dst}
+}
+
 func (m *Machine) applyExtend(r *reader) error {
 	b := m.batch(r.value())
 	deadline, lockDeadline := r.millis(), r.millis()

@@ -143,6 +143,32 @@ func (m *Machine) snapshotMemory(dst []byte) []byte {
 	return dst
 }
 
+// NameOf reads the name out of a snapshot, which takes no time. It sees to it that Restore knows the version.
+func NameOf(snapshot []byte) (string, error) {
+	r := reader{rest: snapshot}
+	if version := r.value(); r.err == nil && version != snapshotVersion {
+		r.fail(errSnapshotVersion)
+	}
+	r.millis()
+	name := string(r.text(NameBytesMax))
+	if r.err == nil && (name == "" || !utf8.ValidString(name)) {
+		r.fail(errSnapshotName)
+	}
+	if r.err != nil {
+		return "", fmt.Errorf("read the name in a queue's state: %w", r.err)
+	}
+	return name, nil
+}
+
+// NameOfCreate reads the name out of the fields of a KindCreate.
+func NameOfCreate(meta []byte) (string, error) {
+	m := New()
+	if err := m.applyCreate(&reader{rest: meta}); err != nil {
+		return "", err
+	}
+	return m.name, nil
+}
+
 // Restore makes the machine that Snapshot was taken of. It believes nothing: an error means that the bytes are no state of a
 // queue. The machine keeps no part of snapshot.
 func Restore(snapshot []byte) (*Machine, error) {

@@ -1,0 +1,21 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// Without this an orchestrator sends clients to a server that refuses everything, or restarts one that only loads a large queue.
+func TestHealthTellsLoading(t *testing.T) {
+	for _, c := range []struct{ info, want, wrong string }{
+		{"# Persistence\r\nloading:0\r\nasync_loading:0\r\nloading_queues:0\r\n", "PONG", ""},
+		{"# Persistence\r\nloading:0\r\nasync_loading:1\r\nloading_queues:3\r\n", "PONG, and still loads 3 of its queues", ""},
+		{"# Persistence\r\nloading:1\r\nloading_queues:0\r\n", "", "it is starting"},
+		{"# Persistence\r\njournal_failed:0\r\n", "PONG", ""}, // an older server
+	} {
+		got, err := loadState(c.info)
+		if got != c.want || (err == nil) != (c.wrong == "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
+			t.Errorf("INFO of %q: %q, %v", c.info, got, err)
+		}
+	}
+}
