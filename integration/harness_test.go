@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -133,6 +134,8 @@ type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when Wait has returned
 	err    error         // of Wait; read after exited
+	// logFrom is where its part of the log begins.
+	logFrom int64
 }
 
 // newServer prepares a server on a free port with an empty data directory; args are further flags.
@@ -208,12 +211,16 @@ func (s *server) launch() (*process, error) {
 		return nil, err
 	}
 	defer log.Close()
+	logFrom, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no server outlives a test that timed out
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, exited: make(chan struct{})}
+	p := &process{cmd: cmd, exited: make(chan struct{}), logFrom: logFrom}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.exited)
@@ -229,7 +236,7 @@ func cleanEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "QUAIL_") })
 }
 
-// start runs the server and returns when it answers PING.
+// start runs the server and returns when it serves queues.
 func (s *server) start() {
 	s.t.Helper()
 	if err := s.tryStart(); err != nil {
@@ -243,7 +250,7 @@ func (s *server) tryStart() error {
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
-	if !holdsWithin(startTimeout, func() bool { return p.gone() || s.answers() }) || p.gone() {
+	if !holdsWithin(startTimeout, func() bool { return p.gone() || s.answers(p) }) || p.gone() {
 		return fmt.Errorf("the server does not answer %v after its start; its log ends:\n%s", startTimeout, s.logTail(8<<10))
 	}
 	s.mu.Lock()
@@ -252,16 +259,18 @@ func (s *server) tryStart() error {
 	return nil
 }
 
-// answers reports whether a server is there and ready; one that asks for a password is.
-func (s *server) answers() bool {
-	conn, err := redis.Dial("tcp", s.addr, redis.DialConnectTimeout(time.Second), redis.DialReadTimeout(startTimeout))
+// answers reports whether a server is there and serves queues. It says so in its log: asking would need the password, and is answered before.
+func (s *server) answers(p *process) bool {
+	log, err := os.ReadFile(s.logPath)
+	if err != nil || !bytes.Contains(log[min(p.logFrom, int64(len(log))):], []byte("Quail is ready")) {
+		return false
+	}
+	conn, err := net.DialTimeout("tcp", s.addr, time.Second)
 	if err != nil {
 		return false
 	}
-	defer conn.Close()
-	_, err = conn.Do("DBSIZE")
-	var refusal redis.Error
-	return err == nil || errors.As(err, &refusal) && !strings.HasPrefix(string(refusal), "LOADING ")
+	conn.Close()
+	return true
 }
 
 func (p *process) gone() bool {
