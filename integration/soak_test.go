@@ -52,10 +52,11 @@ var soakArgs = []string{"--default-max-attempts", "0", "--journal-file-bytes", "
 
 // soak is one run.
 type soak struct {
-	t      *testing.T
-	s      *server
-	gate   *gate // nil where the kernel has none
-	ledger *soakLedger
+	t       *testing.T
+	s       *server
+	gate    *gate  // nil where the kernel has none
+	backups string // the directory for them
+	ledger  *soakLedger
 
 	stop  chan struct{} // closed at the end of a phase
 	group sync.WaitGroup
@@ -93,7 +94,8 @@ func soakFor() time.Duration {
 func TestSoak(t *testing.T) {
 	random := seeded(t)
 	total := soakFor()
-	k := &soak{t: t, s: newServer(t, soakArgs...), ledger: newSoakLedger(),
+	backups := t.TempDir()
+	k := &soak{t: t, s: newServer(t, append(slices.Clone(soakArgs), "--backup-dir", backups)...), backups: backups, ledger: newSoakLedger(),
 		pushs: time.NewTicker(time.Second * (1 + soakPushMax) / 2 / time.Duration(*soakRate)), beats: time.NewTicker(soakBeat)}
 	defer k.pushs.Stop()
 	defer k.beats.Stop()

@@ -150,7 +150,7 @@ func (k *soak) soundDisk() {
 func (k *soak) backUp(conn redis.Conn) {
 	k.soundDisk()
 	k.trouble.counts.backups++
-	dir := filepath.Join(filepath.Dir(k.s.dir), fmt.Sprint("backup.", k.trouble.counts.backups))
+	dir := filepath.Join(k.backups, fmt.Sprint("backup.", k.trouble.counts.backups))
 	defer os.RemoveAll(dir)
 	if _, err := conn.Do("QBACKUP", dir); err != nil {
 		if code(err) != "WALERR" { // the last fault is being mended

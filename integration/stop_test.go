@@ -18,7 +18,7 @@ import (
 
 var (
 	readyLine  = regexp.MustCompile(`"queues":\d+,"replayed_records":(\d+)`)
-	loadedLine = regexp.MustCompile(`"queues":\d+,"messages":(\d+),"took_ms":\d+,"message":"all queues are loaded"`)
+	loadedLine = regexp.MustCompile(`"queues":\d+,"messages":(\d+),"took_ms":\d+,[^\n]*"message":"all queues are loaded"`)
 )
 
 // lastStart returns what the newest start-up lines tell.
