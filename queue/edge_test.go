@@ -300,6 +300,19 @@ func TestAMoveThatFailsIsTriedAgain(t *testing.T) {
 	})
 }
 
+// Somebody lowers max-queues below what is there. Without this the refusal names the limit as the number of queues, and who counts them finds another.
+func TestTheRefusalOfAQueueTellsHowManyThereAre(t *testing.T) {
+	inWorld(t, 52, func(w *world) {
+		w.create("a")
+		w.create("b")
+		w.set.cfg.QueuesMax = func() int { return 1 }
+		_, _, err := w.set.Push([]byte("c"), split([]string{"x"}))
+		if codeOf(err) != "QFULL" || !strings.Contains(err.Error(), "there are 2 queues, max-queues is 1") {
+			t.Fatalf("got %v", err)
+		}
+	})
+}
+
 // The committer may be quicker than the goroutine that committed: the records are durable before anybody asked to be told. Without
 // this the consumer slept on beside its message, or, a moment later, the queue waited for its own lock for ever.
 func TestACommitThatIsDurableAtOnceWakesTheLine(t *testing.T) {

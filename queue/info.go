@@ -87,6 +87,9 @@ func (q *queue) blockedReason(now machine.Time, i *Info) string {
 		return fmt.Sprintf("messages have used up their attempts and cannot be moved to the dead-letter queue %s: %v; it is tried again each second", q.deadName(), q.buryFailed)
 	}
 	if c.Total() == 0 {
+		if push, _ := q.m.Paused(); push {
+			return fmt.Sprintf("the queue is empty and pushing is paused; resume it with QRESUME %s PUSH", q.name)
+		}
 		return "the queue is empty; push a message"
 	}
 	if c.OpenBatches > 0 && int64(c.OpenBatches) >= q.option(machine.MaxOpenBatches) {

@@ -65,5 +65,11 @@ func TestBlockedReasons(t *testing.T) {
 		w.expectReason("q", `the order is strict \(max-open-batches 1\) and a failed message is retried in (19\d\d|2000) ms; wait for it`)
 		time.Sleep(30 * time.Second) // the tenure has lapsed, the messages are due
 		w.expectReason("q", ``)
+
+		w.create("idle")
+		if _, err := w.set.Pause([]byte("idle"), true, true, false); err != nil {
+			t.Fatal(err)
+		}
+		w.expectReason("idle", `the queue is empty and pushing is paused; resume it with QRESUME idle PUSH`)
 	})
 }

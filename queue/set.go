@@ -454,7 +454,7 @@ func (s *Set) findOrCreate(name []byte, o machine.Options) (*queue, bool, error)
 		return q, false, nil
 	}
 	if most := s.cfg.QueuesMax(); len(s.byName) >= most {
-		return nil, false, refuse("QFULL", "there are %d queues, as many as max-queues allows; delete some with QDEL or raise max-queues", most)
+		return nil, false, refuse("QFULL", "there are %d queues, max-queues is %d; delete some with QDEL or raise max-queues", len(s.byName), most)
 	}
 	if err := s.store.Full(); err != nil {
 		return nil, false, roomError(err)

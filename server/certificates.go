@@ -114,6 +114,9 @@ func look(values *settings.Values) string {
 }
 
 func loadTLS(values *settings.Values) (*tls.Config, error) {
+	if values.Text(settings.TLSCert) == "" || values.Text(settings.TLSKey) == "" {
+		return nil, errors.New("tls-cert-file and tls-key-file must both be set: TLS needs the server's certificate and its key")
+	}
 	certificate, err := tls.LoadX509KeyPair(values.Text(settings.TLSCert), values.Text(settings.TLSKey))
 	if err != nil {
 		return nil, fmt.Errorf("tls-cert-file and tls-key-file: %w", err)

@@ -26,7 +26,7 @@ func descriptorLimit() int64 {
 // not in use are closed for each other, clients are not.
 func clientsFor(limit, openLogs int64) int64 { return limit - min(openLogs+otherFiles, limit/2) }
 
-// clientsMax is max-clients, or less if descriptors are short.
-func (s *Server) clientsMax() int64 {
+// ClientsMax is how many clients are let in: max-clients, or less if descriptors are short.
+func (s *Server) ClientsMax() int64 {
 	return min(s.cfg.Settings.Int(settings.MaxClients), clientsFor(s.descriptors, s.cfg.Settings.Int(settings.OpenLogs)))
 }

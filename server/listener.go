@@ -136,7 +136,7 @@ func (l *listener) refuse(conn net.Conn, config *tls.Config, word, why string) {
 	l.server.counters.rejected.Add(1)
 	if now := time.Now(); now.Sub(l.lastRefusal) > refusalLogEvery {
 		l.lastRefusal = now
-		l.server.cfg.Log.Warn().Stringer("client", conn.RemoteAddr()).Int64("limit", l.server.clientsMax()).Msg(why)
+		l.server.cfg.Log.Warn().Stringer("client", conn.RemoteAddr()).Int64("limit", l.server.ClientsMax()).Msg(why)
 	}
 	if config == nil {
 		conn.SetWriteDeadline(time.Now().Add(refusalTimeout))

@@ -314,7 +314,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) add(c *connection) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping.Load() || int64(len(s.connections)) >= s.clientsMax() {
+	if s.stopping.Load() || int64(len(s.connections)) >= s.ClientsMax() {
 		return false
 	}
 	s.connections[c.id] = c

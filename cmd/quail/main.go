@@ -25,7 +25,7 @@ const (
 
 const description = `Quail is a durable message-queue server that speaks the Redis protocol: redis-cli and every Redis client library can use it.
 
-A setting can come from a flag, from QUAIL_… in the environment, or from a YAML file named with --config, in this order. "quail serve --help" lists all settings.`
+A setting can come from a flag, from QUAIL_… in the environment, or from a YAML or JSON file named with --config, in this order. "quail serve --help" lists all settings.`
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -65,16 +65,15 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	if len(args) > 0 && args[0] == "help" { // what many try first
 		args = append(slices.Clone(args[1:]), "--help")
 	}
+	if len(args) == 1 && args[0] == "--version" {
+		args = []string{"version"}
+	}
 	ctx, err := parser.Parse(args)
 	if exited { // --help has been answered
 		return code
 	}
 	if err != nil {
-		command := "serve"
-		if len(args) > 0 && slices.Contains([]string{"backup", "bench", "check", "dump", "health", "repair"}, args[0]) {
-			command = args[0]
-		}
-		fmt.Fprintf(stderr, "quail: %v\nRun \"quail %s --help\" for what can be set, and how.\n", err, command)
+		fmt.Fprintf(stderr, "quail: %v\n%s\n", err, adviceUsage(args))
 		return exitUsage
 	}
 	p := &process{stdout: stdout, stderr: stderr, configFile: grammar.Config}
@@ -97,6 +96,19 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	default:
 		return grammar.Serve.run(p)
 	}
+}
+
+// adviceUsage names the help that has what was missed: of the command, of all commands if the first word is none, else of serve, which needs no word.
+func adviceUsage(args []string) string {
+	command := "serve"
+	switch {
+	case len(args) == 0 || strings.HasPrefix(args[0], "-"):
+	case slices.Contains([]string{"backup", "bench", "check", "dump", "health", "repair", "serve"}, args[0]):
+		command = args[0]
+	default:
+		return "Run \"quail --help\" for the commands."
+	}
+	return fmt.Sprintf("Run \"quail %s --help\" for what can be set, and how.", command)
 }
 
 // addConfigFile lets the flags of the chosen command be answered by the configuration file, if there is one. It runs

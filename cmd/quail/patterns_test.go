@@ -129,10 +129,18 @@ func TestPatternIdempotentConsumer(t *testing.T) {
 	}
 }
 
-func TestPatternFencing(t *testing.T) {
+// Each of these ends by itself and says at its end what it prints.
+func TestPatternsInPython(t *testing.T) {
+	for _, word := range []string{"fence", "pipeline"} {
+		t.Run(word, func(t *testing.T) { comparePythonPattern(t, word) })
+	}
+}
+
+func comparePythonPattern(t *testing.T, word string) {
+	t.Helper()
 	python := pythonWithRedis(t)
 	_, port := serveExample(t, buildQuail(t))
-	text := pythonBlock(t, "fence")
+	text := pythonBlock(t, word)
 	_, want, _ := strings.Cut(text, "\n# ")
 	out, err := pythonExample(python, text, port).CombinedOutput()
 	if err != nil || string(out) != strings.ReplaceAll(want, "\n# ", "\n") {

@@ -84,10 +84,12 @@ func (c *serveCmd) run(p *process) int {
 		opened: make(chan openReport, 1), loads: make(chan queue.LoadReport, 1), unloadable: make(chan error, 1)}
 	queues := queue.New(queueConfig(values, directory, log, start))
 	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues), Syncs: syncs(queues)})
+	warnIfCrowded(log, values, srv)
 	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
 	if values.Bool(settings.TLSOnly) {
 		listener.Close()
+		start.address = secure.Addr()
 	} else {
 		go func() { served <- srv.Serve(listener) }()
 	}
@@ -112,7 +114,7 @@ func (c *serveCmd) run(p *process) int {
 	}
 	go start.open(queues)
 	go giveBackAtRest(queues, ended)
-	warnIfOpen(log, values, users, listener.Addr())
+	warnIfOpen(log, values, users, start.address)
 	return wait(srv, queues, values, log, signals, served, start)
 }
 
@@ -276,6 +278,16 @@ func warnIfOpen(log zerolog.Logger, values *settings.Values, users *acl.Users, a
 		return
 	}
 	log.Warn().Stringer("address", address).Msg("ANYONE who can reach this address may push, consume and DELETE: set a password with --requirepass or QUAIL_REQUIREPASS, or an aclfile, or listen on 127.0.0.1")
+}
+
+// warnIfCrowded: CONFIG GET shows max-clients as it was set, and clients would be refused below it without anybody having been told.
+func warnIfCrowded(log zerolog.Logger, values *settings.Values, srv *server.Server) {
+	set, room := values.Int(settings.MaxClients), srv.ClientsMax()
+	if room >= set {
+		return
+	}
+	log.Warn().Int64("clients_max", room).Int64("max-clients", set).
+		Msg("there are not file descriptors enough for max-clients, so fewer clients are let in: raise ulimit -n (LimitNOFILE), or lower max-clients")
 }
 
 // wait ends when the server does: by a signal, by SHUTDOWN, because it cannot accept any more, or because of its data.

@@ -23,7 +23,8 @@ Every setting can be given in four places. The first that has it wins:
 
 Sizes are bytes, or a whole number with ` + "`kb`, `mb` or `gb`" + ` (powers of 1,024). Times are milliseconds. Switches are
 ` + "`yes` or `no`" + `. In a file, texts that look like a number belong in quotes: ` + "`requirepass: \"0123\"`" + `.
-A name that is no setting, and a value that does not fit, stop the start with an error that names it.
+A name that is no setting, and a value that does not fit, stop the start with an error that names it; but for a variable that is
+no setting, which gets a warning in the log, since container tools make variables of their own.
 
 Settings marked *live* can be changed while the server runs: ` + "`CONFIG SET name value [name value …]`" + ` changes all of
 them or none. Such a change lasts until the server stops; write it to the file to keep it. ` + "`CONFIG GET pattern`" + ` shows
