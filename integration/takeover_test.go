@@ -264,7 +264,7 @@ func TestVanishedStandbyLosesItsPlace(t *testing.T) {
 
 // The active consumer is killed by an operator while it waits. Its lock lapses after its TTL, since it waits no more.
 func TestStandbyTakesOverFromAKilledClient(t *testing.T) {
-	s := startServer(t)
+	s := startServer(t, "--default-lock-ttl", "100") // for a machine so busy that the lock lapses before the first pull
 	conn := s.connect(t)
 	must(t, conn, "QLOCK", "killed", "first", "TTL", 100)
 	active := s.connect(t)
