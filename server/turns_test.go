@@ -3,9 +3,48 @@ package server
 import (
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"quail/commands"
 )
+
+// Without this a look at one queue waits for all clients that list a hundred thousand, and a page that an operator looks at is blind.
+func TestLookDoesNotWaitForAllLists(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const listers = 40
+		release := make(chan struct{})
+		looked := false
+		s := &Server{turns: make(chan struct{}, 2), lists: make(chan struct{}, 1)}
+		s.run = func(c *commands.Call) {
+			if isWord(c.Args[0], "QINFO") {
+				looked = true
+				return
+			}
+			<-release
+		}
+		ask := func(words ...string) {
+			call := new(commands.Call)
+			for _, w := range words {
+				call.Args = append(call.Args, []byte(w))
+			}
+			go s.runInTurn(call)
+			synctest.Wait()
+		}
+		for range listers / 2 {
+			ask("KEYS", "*")
+			ask("SCAN", "0")
+		}
+		ask("QINFO", "q")
+		for n := 0; !looked; n++ {
+			if n > cap(s.turns) {
+				t.Fatalf("a look at one queue waits for more than %d lists", n)
+			}
+			release <- struct{}{}
+			synctest.Wait()
+		}
+		close(release)
+	})
+}
 
 // Without this a hundred clients that look at large messages stand before everybody else: a push took seconds.
 func TestReadersTakeTurns(t *testing.T) {
