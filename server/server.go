@@ -256,6 +256,9 @@ func (s *Server) runInTurn(call *commands.Call) {
 		}
 		s.turns <- struct{}{}
 		defer func() { <-s.turns }()
+		if c, ok := call.Conn.(*connection); ok && c.closing.Load() {
+			return // killed meanwhile
+		}
 	}
 	s.run(call)
 }

@@ -46,6 +46,33 @@ func TestLookDoesNotWaitForAllLists(t *testing.T) {
 	})
 }
 
+// Without this an operator who kills the clients that ask for too much waits until each had its turn, and so does everybody else.
+func TestKilledClientsTakeNoTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release, ran := make(chan struct{}), 0
+		s := &Server{turns: make(chan struct{}, 1), lists: make(chan struct{}, 1)}
+		s.run = func(*commands.Call) {
+			ran++
+			<-release
+		}
+		var clients []*connection
+		for _, name := range []string{"QPEEK", "QPEEK", "KEYS", "QPEEK"} {
+			c := new(connection)
+			clients = append(clients, c)
+			go s.runInTurn(&commands.Call{Conn: c, Args: [][]byte{[]byte(name), []byte("q")}})
+			synctest.Wait()
+		}
+		for _, c := range clients[1:3] {
+			c.closing.Store(true)
+		}
+		close(release)
+		synctest.Wait()
+		if ran != 2 {
+			t.Errorf("%d commands ran, want 2: the others' clients were killed before their turn", ran)
+		}
+	})
+}
+
 // Without this a hundred clients that look at large messages stand before everybody else: a push took seconds.
 func TestReadersTakeTurns(t *testing.T) {
 	const readers = 40
