@@ -70,7 +70,7 @@ func TestBacklogIsReadAhead(t *testing.T) {
 		mu.Lock()
 		holding = true
 		mu.Unlock()
-		for size := 0; size < 2*readAheadBytes-readAheadBytes/4; size += 10 * 1050 { // all of it is in memory
+		for size := 0; size < 2*reachBytes-reachBytes/4; size += 10 * 1050 { // all of it is in memory
 			take()
 		}
 		if len(held) != 1 {
@@ -93,6 +93,60 @@ func TestBacklogIsReadAhead(t *testing.T) {
 		defer q.mu.Unlock()
 		if q.reach.size != 0 || q.reach.raws != nil {
 			t.Errorf("%d bytes are counted of %d records at the end", q.reach.size, len(q.reach.raws))
+		}
+	})
+}
+
+// Without this a server with thousands of backlogs keeps a megabyte for each, for as long as its consumer does not come back for the rest.
+func TestReadingAheadIsBoundedForAllQueuesTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		defer w.end()
+		const queues, each, most = 40, 60, 512 << 10
+		for n := range queues {
+			for i := 0; i < each; i += 10 {
+				var bodies []string
+				for j := range 10 {
+					bodies = append(bodies, fmt.Sprintf("%d %s", i+j, strings.Repeat("x", 1000)))
+				}
+				w.push(fmt.Sprint("orders", n), bodies...)
+			}
+		}
+		if err := w.set.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.open()
+		w.set.aheads.bytesMax = most
+		for i := range each { // all queues in turn, so that each forgets what the others need the room for
+			for n := range queues {
+				name := fmt.Sprint("orders", n)
+				r := blocking(name, "one", 0)
+				r.Count = 1
+				b, err := w.pull(r)
+				if err != nil || b == nil || len(b.Messages) != 1 || !strings.HasPrefix(string(b.Messages[0].Body), fmt.Sprintf("%d ", i)) {
+					t.Fatalf("message %d of queue %s: %v, %v", i, name, b, err)
+				}
+				w.ack(name, b.ID)
+			}
+			synctest.Wait()
+			kept := 0
+			for n := range queues {
+				q := w.set.find([]byte(fmt.Sprint("orders", n)))
+				q.mu.Lock()
+				kept += q.reach.size
+				q.mu.Unlock()
+			}
+			if kept > most || kept != w.set.aheads.bytes {
+				t.Fatalf("after message %d of each the queues keep %d bytes, %d are counted, want at most %d", i, kept, w.set.aheads.bytes, most)
+			}
+		}
+		for n := range queues {
+			if existed, _, err := w.set.Delete([]byte(fmt.Sprint("orders", n))); err != nil || !existed {
+				t.Fatal(existed, err)
+			}
+		}
+		if a := &w.set.aheads; a.bytes != 0 || a.queue.Len() != 0 {
+			t.Errorf("%d bytes of %d queues are counted that are deleted", a.bytes, a.queue.Len())
 		}
 	})
 }

@@ -15,12 +15,10 @@ import (
 )
 
 const (
-	// reachBytes is how much is read from the log at once.
+	// reachBytes is how much is read from the log at once, unless many queues do; see aheads. When no more than this is left of what was read,
+	// the next is read while that is delivered, so that a consumer of a backlog that is not in the page cache does not wait for the disk each
+	// time. A cold read takes one to three milliseconds, in which a quick consumer takes 300 KB.
 	reachBytes = 512 << 10
-	// readAheadBytes: when no more than this is left of what was read, the next is read while that is delivered, so that a consumer of a
-	// backlog that is not in the page cache does not wait for the disk each time. A cold read takes one to three milliseconds, in which a
-	// quick consumer takes 300 KB.
-	readAheadBytes = reachBytes
 	// returnedRunBytes is how much is read at once to find a message that came back: its neighbours often did too.
 	returnedRunBytes = 64 << 10
 	// expiredStep is how many expired messages are taken out with one record.
@@ -288,8 +286,9 @@ func (q *queue) take(now machine.Time, l limits, g *gathered, id uint64, raw []b
 
 // fetchAhead reads records from lsn on in the background.
 func (q *queue) fetchAhead(lsn uint64) {
+	most := q.set.aheads.reachBytes()
 	q.fetch(func() (reach, error) {
-		raws, err := q.log.Read(lsn, reachBytes, nil)
+		raws, err := q.log.Read(lsn, most, nil)
 		r := reach{from: lsn, raws: raws}
 		for _, raw := range raws {
 			r.size += len(raw)
@@ -300,7 +299,7 @@ func (q *queue) fetchAhead(lsn uint64) {
 
 // readAhead has what follows in the log read before it is needed. Called with mu held.
 func (q *queue) readAhead() {
-	if q.fetching || len(q.reach.raws) == 0 || q.reach.size > readAheadBytes {
+	if q.fetching || len(q.reach.raws) == 0 || q.reach.size > q.set.aheads.reachBytes() {
 		return
 	}
 	if next := q.reach.from + uint64(len(q.reach.raws)); next <= q.log.Durable() && q.log.Memory(next) == nil {
@@ -343,11 +342,14 @@ func (q *queue) fetch(read func() (reach, error)) {
 		r, err := read()
 		q.mu.Lock()
 		q.fetching = false
-		if err == nil {
+		if err == nil && !q.deleted {
 			q.reach.add(r)
 		}
 		q.mu.Unlock()
 		q.serve() // after an error it answers with the log's failure
+		q.mu.Lock()
+		q.set.aheads.note(q) // behind serve: what was read for somebody is not forgotten before he has it
+		q.mu.Unlock()
 	})
 }
 
@@ -370,6 +372,7 @@ func (q *queue) lease(now machine.Time, w *waiter, g *gathered) func() {
 			PushedMillis: p.message.PushedMillis, Headers: headersOf(&p.message)})
 	}
 	q.reach.forget(q.m.Cursor())
+	q.set.aheads.note(q)
 	q.readAhead()
 	after := q.locked // losing the lease record means a redelivery, which is allowed; losing the lock is not
 	return func() { w.gotBatch(b, after, nil) }

@@ -5,6 +5,7 @@ package queue
 // state, and no lock is held during IO.
 
 import (
+	"container/list"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,10 @@ type queue struct {
 	line     []*waiter
 	reach    reach // messages that were read ahead from the log
 	fetching bool
-	burying  bool // a move to the dead-letter queue is under way
+	// aheadBytes is how much of reach the Set counts, and aheadAt where; see aheads.
+	aheadBytes int
+	aheadAt    *list.Element
+	burying    bool // a move to the dead-letter queue is under way
 	// buryFailed is why the last one could not be made, nil if it was; nothing lapses until one is. The next is tried at buryAfter,
 	// server clock.
 	buryFailed error

@@ -7,6 +7,7 @@
 //	consume.go  the commands of consumers: lock, pull, acknowledge
 //	line.go     consumers that wait, and how they are served
 //	gather.go   choosing the messages of a batch, from memory and from the log
+//	aheads.go   the bound of what is read ahead for all queues together
 //	info.go     what QINFO tells
 //	types.go    requests and answers
 package queue
@@ -91,6 +92,7 @@ type Set struct {
 	// names is the newest commit that made or deleted a queue: what an answer about which queues there are rests on.
 	names atomic.Pointer[Future]
 
+	aheads     aheads      // what the queues have read ahead
 	stopping   atomic.Bool // pulls do not wait any more
 	background sync.WaitGroup
 	closed     chan struct{}
@@ -537,6 +539,7 @@ func (s *Set) Delete(name []byte) (existed bool, after *Future, err error) {
 	after = q.commit(machine.Effect{Kind: machine.KindDelete})
 	s.names.Store(after)
 	q.deleted = true
+	q.forgetAhead()
 	q.stopTimer()
 	done := q.emptyLine(noQueue(name))
 	q.mu.Unlock()
@@ -749,6 +752,7 @@ func (s *Set) reopenStore() {
 	for _, q := range queues {
 		q.mu.Lock()
 		q.deleted, q.stale = true, true // whoever still holds the pointer is refused
+		q.forgetAhead()
 		q.stopTimer()
 		done := q.emptyLine(s.broken.Load())
 		q.mu.Unlock()

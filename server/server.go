@@ -81,6 +81,8 @@ type Server struct {
 
 	// turns has room for as many commands as may read logs at a time; see runInTurn.
 	turns chan struct{}
+	// lists has room for the one of them that may list all queues.
+	lists chan struct{}
 
 	// run executes one command of a connection, runTogether several that fit each other; tests of the connections put their own in their place.
 	run         func(*commands.Call)
@@ -119,6 +121,7 @@ func New(cfg Config) *Server {
 		started:     time.Now(),
 		descriptors: descriptorLimit(),
 		turns:       make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		lists:       make(chan struct{}, 1),
 		run:         commands.Run,
 		runTogether: commands.RunTogether,
 		asked:       make(chan struct{}),
@@ -242,12 +245,20 @@ func (s *Server) ready() error {
 
 // runInTurn runs a command, and lets one that reads logs or lists a lot wait until few others do. Without that a hundred clients that ask for
 // much, and need not even read it, stand before everybody else's command in the scheduler's queue. Commands that change something do not
-// wait: a disk that is too slow for them must not stop the reading.
+// wait: a disk that is too slow for them must not stop the reading. Of those that list all queues only one at a time stands in line with the
+// others: a KEYS takes a second where there are very many queues, and a look at one queue must not wait for a hundred of them.
 func (s *Server) runInTurn(call *commands.Call) {
 	const which = commands.FlagReadOnly | commands.FlagPrompt | commands.FlagFast
-	if commands.FlagsOf(call.Args[0])&which == commands.FlagReadOnly {
+	if spec := commands.Lookup(call.Args[0]); spec != nil && spec.Flags&which == commands.FlagReadOnly {
+		if first, _ := spec.Keys(); first == 0 {
+			s.lists <- struct{}{}
+			defer func() { <-s.lists }()
+		}
 		s.turns <- struct{}{}
 		defer func() { <-s.turns }()
+		if c, ok := call.Conn.(*connection); ok && c.closing.Load() {
+			return // killed meanwhile
+		}
 	}
 	s.run(call)
 }

@@ -3,9 +3,75 @@ package server
 import (
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"quail/commands"
 )
+
+// Without this a look at one queue waits for all clients that list a hundred thousand, and a page that an operator looks at is blind.
+func TestLookDoesNotWaitForAllLists(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const listers = 40
+		release := make(chan struct{})
+		looked := false
+		s := &Server{turns: make(chan struct{}, 2), lists: make(chan struct{}, 1)}
+		s.run = func(c *commands.Call) {
+			if isWord(c.Args[0], "QINFO") {
+				looked = true
+				return
+			}
+			<-release
+		}
+		ask := func(words ...string) {
+			call := new(commands.Call)
+			for _, w := range words {
+				call.Args = append(call.Args, []byte(w))
+			}
+			go s.runInTurn(call)
+			synctest.Wait()
+		}
+		for range listers / 2 {
+			ask("KEYS", "*")
+			ask("SCAN", "0")
+		}
+		ask("QINFO", "q")
+		for n := 0; !looked; n++ {
+			if n > cap(s.turns) {
+				t.Fatalf("a look at one queue waits for more than %d lists", n)
+			}
+			release <- struct{}{}
+			synctest.Wait()
+		}
+		close(release)
+	})
+}
+
+// Without this an operator who kills the clients that ask for too much waits until each had its turn, and so does everybody else.
+func TestKilledClientsTakeNoTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release, ran := make(chan struct{}), 0
+		s := &Server{turns: make(chan struct{}, 1), lists: make(chan struct{}, 1)}
+		s.run = func(*commands.Call) {
+			ran++
+			<-release
+		}
+		var clients []*connection
+		for _, name := range []string{"QPEEK", "QPEEK", "KEYS", "QPEEK"} {
+			c := new(connection)
+			clients = append(clients, c)
+			go s.runInTurn(&commands.Call{Conn: c, Args: [][]byte{[]byte(name), []byte("q")}})
+			synctest.Wait()
+		}
+		for _, c := range clients[1:3] {
+			c.closing.Store(true)
+		}
+		close(release)
+		synctest.Wait()
+		if ran != 2 {
+			t.Errorf("%d commands ran, want 2: the others' clients were killed before their turn", ran)
+		}
+	})
+}
 
 // Without this a hundred clients that look at large messages stand before everybody else: a push took seconds.
 func TestReadersTakeTurns(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,20 +31,43 @@ func withFD(f *os.File, op func(fd int) error) error {
 	return opErr
 }
 
-// datasync keeps Go's processor for the whole call where there is another one. Go's scheduler takes the processor of a goroutine away
-// that is in a system call for more than 20 µs, and a thread of its own looks for such goroutines all the time: for a server that syncs
-// five thousand times a second that was measured to be a tenth of its CPU, and a quarter at low rates. The price: while the disk hangs,
-// the collector of memory, which stops all goroutines for a moment, waits with it.
+// keepMax is how long a sync may take for the next one to keep Go's processor. The usual ones take a tenth of that.
+const keepMax = time.Millisecond
+
+// datasyncs is how the last sync went.
+var datasyncs patience
+
+// datasync keeps Go's processor for the whole call where there is another one and the disk is quick. Go's scheduler takes the processor of a
+// goroutine away that is in a system call for more than 20 µs, and a thread of its own looks for such goroutines all the time: for a server
+// that syncs five thousand times a second that was measured to be a tenth of its CPU, and a quarter at low rates. The price: the collector of
+// memory, which stops all goroutines for a moment, waits for the call. So it is paid once, when a disk begins to be slow, and not while it is.
 func datasync(f *os.File) error {
+	letGo := func() error { return withFD(f, syscall.Fdatasync) }
 	if runtime.GOMAXPROCS(0) == 1 {
-		return withFD(f, syscall.Fdatasync)
+		return letGo()
 	}
-	return withFD(f, func(fd int) error {
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_FDATASYNC, uintptr(fd), 0, 0); errno != 0 {
-			return errno
-		}
-		return nil
+	return datasyncs.run(letGo, func() error {
+		return withFD(f, func(fd int) error {
+			if _, _, errno := syscall.RawSyscall(syscall.SYS_FDATASYNC, uintptr(fd), 0, 0); errno != 0 {
+				return errno
+			}
+			return nil
+		})
 	})
+}
+
+// patience chooses between two ways of one call by how long the last one took. The zero value takes it to be quick.
+type patience struct{ isSlow atomic.Bool }
+
+func (p *patience) run(letGo, keep func() error) error {
+	call := keep
+	if p.isSlow.Load() {
+		call = letGo
+	}
+	began := time.Now()
+	err := call()
+	p.isSlow.Store(time.Since(began) > keepMax)
+	return err
 }
 
 // willNeed has a part of a file read into the page cache, and does not wait for it.
