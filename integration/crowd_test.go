@@ -35,8 +35,8 @@ const (
 	// crowdLargeBytes is a message that the deaf ask for: the socket's buffers hold a few of them.
 	crowdLargeBytes = 64 << 10
 	// crowdMemoryMax bounds the server: 20 KB a connection, and what all clients together may hold of commands and replies (maxmemory-clients and a
-	// quarter); half as much again of garbage, which the collector may leave; and what the server takes without clients.
-	crowdMemoryMax = ((crowdIdle+crowdSlow+crowdDeaf)*20<<10+320<<20)*3/2 + 128<<20
+	// quarter); as much again of garbage, which the collector may leave on a busy machine; and what the server takes without clients.
+	crowdMemoryMax = ((crowdIdle+crowdSlow+crowdDeaf)*20<<10+320<<20)*2 + 128<<20
 )
 
 // crowd is one coming of it.

@@ -208,7 +208,7 @@ func (r *tree) client() *redis.Client {
 // lost says what to do after an error: go on once the server is back, or give up.
 func (r *tree) lost(err error, try int, what string) (again bool) {
 	var refusal redis.Error
-	if errors.As(err, &refusal) {
+	if errors.As(err, &refusal) && !strings.HasPrefix(refusal.Error(), "LOADING ") { // a server that was killed loads
 		r.fail("%s: %v", what, err)
 		return false
 	}
