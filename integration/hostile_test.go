@@ -28,7 +28,7 @@ import (
 const (
 	memoryAboveIdleMax = 64 << 20
 	pingSlowestMax     = 10 * time.Second // of the other client, on two cores that all other tests keep busy; a few milliseconds are usual
-	floodBytes         = 600 << 20       // what an attack tries to send before it gives up
+	floodBytes         = 600 << 20        // what an attack tries to send before it gives up
 	hostilePassword    = "open sesame"
 )
 
