@@ -223,6 +223,7 @@ func TestPushOptionsHaveLimits(t *testing.T) {
 func TestALookSeesWhatItsAnswerWaitsFor(t *testing.T) {
 	inWorld(t, 46, func(w *world) {
 		w.push("q", "a")
+		held := w.set.Hold() // or a quick committer is done before anybody looks
 		id, _, err := w.set.Push([]byte("q"), split([]string{"b"}))
 		if err != nil {
 			t.Fatal(err)
@@ -231,6 +232,7 @@ func TestALookSeesWhatItsAnswerWaitsFor(t *testing.T) {
 		if err != nil || len(list) != 2 || after == nil || after.Done() {
 			t.Errorf("%d messages, %v", len(list), err)
 		}
+		held.Release()
 		if m, after, err := w.set.Get([]byte("q"), id); err != nil || m == nil || after == nil {
 			t.Errorf("QGET of a message just pushed: %v, %v", m, err)
 		}
