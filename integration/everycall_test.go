@@ -102,14 +102,20 @@ func (w *watcher) seen(class string) int {
 	return w.counts[class]
 }
 
-// wholeRun is a tour with all that belongs to it: an ordered stop, a kill, another stop, and a start behind each.
-func wholeRun(t *testing.T, p plan) (*tour, *watcher) {
+// watchedTour is a tour whose server's calls meet the plan.
+func watchedTour(t *testing.T, p plan) (*server, *gate, *watcher, *tour) {
 	s := newServer(t, tourArgs...)
 	g := behindGate(t, s)
 	w := watchGate(g, p)
 	tr := newTour(t, s)
 	tr.trouble = w.where
 	tr.rewritten = func() bool { return w.seen("rename in queues") > 0 }
+	return s, g, w, tr
+}
+
+// wholeRun is a tour with all that belongs to it: an ordered stop, a kill, another stop, and a start behind each.
+func wholeRun(t *testing.T, p plan) (*tour, *watcher) {
+	s, _, w, tr := watchedTour(t, p)
 	tr.start(w)
 	tr.run()
 	for _, kill := range []bool{false, true, false} {
@@ -308,12 +314,7 @@ func TestEveryCallFailsOnce(t *testing.T) {
 
 // killedRun is a tour that ends at the plan's call, wherever that is, a start that is killed as well, and one that is not.
 func killedRun(t *testing.T, p plan, again int) (*tour, *watcher) {
-	s := newServer(t, tourArgs...)
-	g := behindGate(t, s)
-	w := watchGate(g, p)
-	tr := newTour(t, s)
-	tr.trouble = w.where
-	tr.rewritten = func() bool { return w.seen("rename in queues") > 0 }
+	s, g, w, tr := watchedTour(t, p)
 	tr.untilKilled(w)
 	tr.settle()
 	second := watchGate(g, plan{n: again, kill: true})

@@ -212,7 +212,11 @@ func (c *connection) handle(args [][]byte) {
 	c.skipThis, c.skipNext = c.skipNext, false
 	call := c.call
 	call.Reset(args)
-	c.server.runInTurn(call)
+	if c.looped {
+		c.server.run(call) // prompt commands alone, which take no turn: the loop must not wait, nor look each up once more
+	} else {
+		c.server.runInTurn(call)
+	}
 	if call.IsParked() {
 		c.call = c.newCall() // the parked one is still in use
 		return
