@@ -42,8 +42,8 @@ type journalConfig struct {
 	dir       string
 	id        storeID
 	fileBytes int64
-	// spareFilesMax bounds how many recycled files are kept.
-	spareFilesMax int
+	// filesMax bounds how many files there are of those that hold groups and recycled ones together.
+	filesMax int
 	// clock is the server clock in milliseconds; every group carries it.
 	clock func() int64
 	// begun is told of each file's first durable group.
@@ -652,7 +652,7 @@ func (j *journal) recycle(firstNeeded uint64) {
 		f := j.files[0]
 		j.files = j.files[1:]
 		j.used.Add(-f.bytes)
-		if f.bytes == j.cfg.fileBytes && len(j.spares) < j.cfg.spareFilesMax {
+		if f.bytes == j.cfg.fileBytes && len(j.files)+len(j.spares) < j.cfg.filesMax {
 			j.spares = append([]string{f.path}, j.spares...)
 		} else {
 			drop = append(drop, f.path)
