@@ -28,7 +28,7 @@ const (
 	largeBytes = 8 << 10
 	// scratchBytesMax is how much of the write buffer is kept from one group to the next.
 	scratchBytesMax = 4 << 20
-	// soonDelay is how long records that nobody waits for may wait for others.
+	// soonDelay is how long records that nobody waits for may wait for others, and at most once more.
 	soonDelay = time.Millisecond
 	// endMarkDelay is how long the journal waits for the next group before it writes an empty one behind the last.
 	endMarkDelay = 2 * time.Millisecond
@@ -88,7 +88,7 @@ type journal struct {
 	mu       sync.Mutex // guards the fields below; never held during IO
 	cur      *filling
 	holds    int    // that are not released: commits wake nobody meanwhile
-	soon     bool   // wakeSoon will be called
+	soonFor  uint64 // the group that wakeSoon was asked for; 0 if it will not be called
 	overrun  bool   // ... but somebody waits for the disk in between, so they do
 	chunk    []byte // where small records are encoded; runs and queue logs share its memory
 	runStart int    // where cur's last run begins in chunk, if runInChunk
@@ -182,9 +182,8 @@ func (j *journal) add(recs []record.Record, raws [][]byte, soon bool) ([][]byte,
 	}
 	wake := !soon && !g.kicked && (j.holds == 0 || j.overrun)
 	g.kicked = g.kicked || wake
-	if soon && !g.kicked && !j.soon {
-		j.soon = true
-		time.AfterFunc(soonDelay, j.wakeSoon)
+	if soon && !g.kicked && j.soonFor == 0 {
+		j.wakeLater()
 	}
 	g.bytes += size
 	g.records += uint32(len(recs))
@@ -260,13 +259,24 @@ func (j *journal) take() (g *filling, number uint64, closed bool) {
 	return g, number, false
 }
 
-// wakeSoon has records written that nobody waits for.
+// wakeLater is called with mu held.
+func (j *journal) wakeLater() {
+	j.soonFor = j.next
+	time.AfterFunc(soonDelay, j.wakeSoon)
+}
+
+// wakeSoon has records written that nobody waits for, if they still wait. A hold is left alone, since its release writes them: a group
+// taken in the middle of a round makes the round's rest wait for two syncs.
 func (j *journal) wakeSoon() {
 	j.mu.Lock()
-	j.soon = false
-	pending := j.cur.records > 0
+	isThis := j.soonFor == j.next
+	j.soonFor = 0
+	waits := j.cur.records > 0 && !j.cur.kicked && j.holds == 0
+	if waits && !isThis { // those that it was set for went with others; these have only come
+		j.wakeLater()
+	}
 	j.mu.Unlock()
-	if pending {
+	if waits && isThis {
 		j.wake()
 	}
 }

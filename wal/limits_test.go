@@ -430,3 +430,52 @@ func TestEmptyCommit(t *testing.T) {
 		t.Fatal("it is pending")
 	}
 }
+
+// Without this a timer that was set for a group long gone cuts a round in two: its commits wait for two syncs, and its replies for another thread.
+func TestRecordsThatNobodyWaitsForLeaveARoundWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, err := newWorld().open(testConfig(vfs.NewLossy(1), "data"), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abandon()
+		add := func(soon bool) *Future {
+			_, f := s.journal.add([]record.Record{{Kind: kindPut, Body: []byte("x")}}, nil, soon)
+			return f
+		}
+		pass := func(d time.Duration) {
+			<-time.After(d)
+			synctest.Wait()
+		}
+		s.Hold()
+		first := add(true)
+		s.Release()
+		if !first.Done() {
+			t.Fatal("a release has left records behind")
+		}
+		pass(soonDelay / 2)
+		s.Hold() // the round in which the timer rings
+		second := add(false)
+		pass(soonDelay)
+		if second.Done() {
+			t.Fatal("a group was taken in the middle of a round")
+		}
+		s.Release()
+		if !second.Done() {
+			t.Fatal("a release has left records behind")
+		}
+		third := add(true)
+		pass(soonDelay / 2)
+		s.Hold()
+		s.Release() // takes the third
+		fourth := add(true)
+		pass(soonDelay / 2)
+		if fourth.Done() {
+			t.Fatal("records went alone that had just come")
+		}
+		pass(2 * soonDelay)
+		if !third.Done() || !fourth.Done() {
+			t.Fatal("records that nobody waits for wait for ever")
+		}
+	})
+}
