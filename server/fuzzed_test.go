@@ -113,6 +113,13 @@ func number(chunk int64, i int) uint64 {
 	return n
 }
 
+// failed says what is wrong with an input and how its chunk is tried again.
+func (f *fuzzer) failed(number uint64, format string, args ...any) {
+	chunk := int64(number&^(1<<63)) / fuzzChunk
+	f.t.Errorf("input %d, "+format+"\ntry the chunk again: -input-seed=%d -first-input=%d -inputs=%d",
+		append(append([]any{number}, args...), f.seed, 2*chunk*fuzzChunk, 2*fuzzChunk)...)
+}
+
 func (f *fuzzer) tryChunk(g *generator, chunk int64) {
 	steady, strangers := chunk%4 == 1, chunk%8 == 2
 	w := newFuzzWorld(f.t, !steady && !strangers, strangers)
@@ -120,7 +127,6 @@ func (f *fuzzer) tryChunk(g *generator, chunk int64) {
 	for i := range fuzzChunk {
 		f.tryInput(w, g, number(chunk, i), steady, strangers)
 		if f.t.Failed() {
-			f.t.Logf("try the chunk again: -input-seed=%d -first-input=%d -inputs=%d", f.seed, 2*chunk*fuzzChunk, 2*fuzzChunk)
 			return
 		}
 		if i%64 == 0 {
@@ -138,7 +144,7 @@ func (f *fuzzer) tryInput(w *fuzzWorld, g *generator, number uint64, steady, str
 	input := g.make(f.seed, number)
 	defer func() {
 		if p := recover(); p != nil {
-			f.t.Errorf("input %d, %.2000q: panic: %v\n%s", number, input, p, debug.Stack())
+			f.failed(number, "%.2000q: panic: %v\n%s", input, p, debug.Stack())
 		}
 	}()
 	pieces := g.pieces()
@@ -147,7 +153,7 @@ func (f *fuzzer) tryInput(w *fuzzWorld, g *generator, number uint64, steady, str
 	f.commands.Add(int64(len(w.ran)))
 	want, failure := reference.Parse(input, fuzzLimits(strangers))
 	if err := f.judge(w.ran, want, failure, out); err != nil && !(len(input) > fuzzCommandMax && isWaiting(w.ran)) {
-		f.t.Errorf("input %d, %.2000q: %v\nran    %.2000q\nwanted %.2000q, and %q\ngot    %.2000q", number, input, err, w.ran, want, failure, out)
+		f.failed(number, "%.2000q: %v\nran    %.2000q\nwanted %.2000q, and %q\ngot    %.2000q", input, err, w.ran, want, failure, out)
 		return
 	}
 	if !steady || mention(w.ran, "MONITOR", "ACL") { // what others do, and did before, is in these answers
@@ -155,7 +161,7 @@ func (f *fuzzer) tryInput(w *fuzzWorld, g *generator, number uint64, steady, str
 	}
 	f.compared.Add(1)
 	if whole := w.try(input, func() int { return len(input) }); !alike(whole, out, failure) {
-		f.t.Errorf("input %d, %.2000q: in pieces it is answered\n%.2000q\nand whole\n%.2000q", number, input, out, whole)
+		f.failed(number, "%.2000q: in pieces it is answered\n%.2000q\nand whole\n%.2000q", input, out, whole)
 	}
 }
 
@@ -349,13 +355,13 @@ func (f *fuzzer) tryOnSockets(g *generator, chunk int64) {
 			_, _, err = countReplies(whole)
 		}
 		if err != nil {
-			f.t.Errorf("input %d, %.2000q: %v", number(chunk, i), input, err)
+			f.failed(number(chunk, i), "%.2000q: %v", input, err)
 			break
 		}
 		f.compared.Add(1)
 		_, failure := reference.Parse(input, fuzzLimits(false))
 		if !volatile && !alike(whole, parts, failure) {
-			f.t.Errorf("input %d, %.2000q: in pieces it is answered\n%.2000q\nand whole\n%.2000q", number(chunk, i), input, parts, whole)
+			f.failed(number(chunk, i), "%.2000q: in pieces it is answered\n%.2000q\nand whole\n%.2000q", input, parts, whole)
 			break
 		}
 	}
