@@ -203,7 +203,7 @@ func (s *Set) settle(name []byte, batch uint64, decide func(*queue, machine.Time
 		return 0, q.last, q.batchError(batch, err)
 	}
 	if changed {
-		q.commit(e)
+		q.commitShared(e)
 	} else {
 		q.m.RenewVolatile(now.ClockMillis + q.tenureTTL()) // only the holder knows the number of a batch that it resolved
 	}

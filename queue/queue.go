@@ -87,6 +87,12 @@ func (q *queue) commitSoon(e machine.Effect) {
 	q.handed(recs, q.store.CommitSoon(q.log, recs))
 }
 
+// commitShared is commit for what nobody but who asked for it waits for. Called with mu held.
+func (q *queue) commitShared(e machine.Effect) {
+	recs := append(newRecs(), q.apply(e, nil))
+	q.handed(recs, q.store.CommitShared(q.log, recs))
+}
+
 // hand gives applied records to the journal. Called with mu held.
 func (q *queue) hand(recs []record.Record) *Future {
 	return q.handed(recs, q.store.Commit(q.log, recs))
@@ -133,6 +139,14 @@ func (q *queue) await(f *Future) {
 
 // Durable implements wal.Waiter: records became durable that somebody waits for.
 func (q *queue) Durable() { q.serve() }
+
+// Patient implements wal.Patient: with nothing to deliver nobody in the line has to be served soon. Otherwise they may wait for messages that are durable
+// before these records are.
+func (q *queue) Patient() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.line) == 0 || q.m.Counts().Ready == 0
+}
 
 // refusal is why this queue cannot be used, or nil. Called with mu held.
 func (q *queue) refusal() error {

@@ -154,6 +154,7 @@ func newConnection(s *Server, conn net.Conn, config *tls.Config) *connection {
 		WriteTimeout: s.writeTimeout,
 		Refusal:      refusal,
 		Failed:       c.failed,
+		Patient:      c.isPatient,
 		Sent:         s.counters.sent,
 		Held:         func(bytes int) { s.ledger.add(int64(bytes)) },
 	})

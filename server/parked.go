@@ -74,6 +74,13 @@ func (c *connection) awaitReply() bool {
 	return p == nil || p.state != gone
 }
 
+// isPatient reports whether the client waits in a command that it asked to block, and so not for the replies before that.
+func (c *connection) isPatient() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parked != nil && c.parked.patient && c.parked.state == waiting
+}
+
 func (c *connection) blocked() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

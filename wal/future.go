@@ -15,6 +15,13 @@ type Waiter interface {
 	Durable()
 }
 
+// Patient is a Waiter that may say that it can wait a few milliseconds more, for others to share the sync.
+type Patient interface {
+	Waiter
+	// Patient must not block.
+	Patient() bool
+}
+
 // Future is the outcome of one group of commits: pending, durable, or failed.
 // A nil *Future stands for "nothing to wait for": it is done and has no error.
 type Future struct {
@@ -59,6 +66,19 @@ func (f *Future) NotifyLater(w Waiter) bool {
 	}
 	f.waiters = append(f.waiters, w)
 	return true
+}
+
+// patience reports whether all who wait so far can wait longer, and how many they are.
+func (f *Future) patience() (patient bool, waiters int) {
+	f.mu.Lock()
+	list := f.waiters[:len(f.waiters):len(f.waiters)] // appended to only, or given away whole
+	f.mu.Unlock()
+	for _, w := range list {
+		if p, ok := w.(Patient); !ok || !p.Patient() {
+			return false, len(list)
+		}
+	}
+	return true, len(list)
 }
 
 // Complete sets the outcome and calls every waiter, in the order of their Notify.

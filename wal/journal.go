@@ -28,7 +28,7 @@ const (
 	largeBytes = 8 << 10
 	// scratchBytesMax is how much of the write buffer is kept from one group to the next.
 	scratchBytesMax = 4 << 20
-	// soonDelay is how long records that nobody waits for may wait for others, and at most once more.
+	// soonDelay is how long records that need not hurry may wait for others, and at most once more.
 	soonDelay = time.Millisecond
 	// endMarkDelay is how long the journal waits for the next group before it writes an empty one behind the last.
 	endMarkDelay = 2 * time.Millisecond
@@ -69,9 +69,21 @@ type journalFile struct {
 	after      uint64 // see fileHeader
 }
 
+// haste is how quickly a commit shall be durable.
+type haste uint8
+
+const (
+	atOnce haste = iota // somebody waits
+	shared              // who waits may be Patient
+	soon                // nobody waits
+)
+
 // filling is the group that commits are added to.
 type filling struct {
 	kicked  bool // the writing goroutine was woken for it
+	urgent  bool // it has records that shall be durable at once
+	shared  bool // it has records of haste shared
+	due     bool // its records have waited for others long enough
 	future  *Future
 	runs    [][]byte // records in order; a run is one or more of them, contiguous in memory
 	bytes   int
@@ -145,12 +157,11 @@ func newFilling() *filling { return &filling{future: NewFuture()} }
 // commit adds recs to the group that is filling, all or none, and appends each record's encoded bytes to raws. The bytes
 // stay valid and must not be changed. It never waits for the disk. After a failure it returns no bytes and a failed Future.
 func (j *journal) commit(recs []record.Record, raws [][]byte) ([][]byte, *Future) {
-	return j.add(recs, raws, false)
+	return j.add(recs, raws, atOnce)
 }
 
-// add is commit; soon says that nobody waits for these records, so they need not hurry: they go with the next group, or with
-// one of their own after soonDelay.
-func (j *journal) add(recs []record.Record, raws [][]byte, soon bool) ([][]byte, *Future) {
+// add is commit. What need not hurry goes with the next group that must, or with one of its own after soonDelay.
+func (j *journal) add(recs []record.Record, raws [][]byte, how haste) ([][]byte, *Future) {
 	if len(recs) == 0 {
 		return nil, nil // nothing would ever complete a Future
 	}
@@ -180,9 +191,9 @@ func (j *journal) add(recs []record.Record, raws [][]byte, soon bool) ([][]byte,
 	for _, raw := range raws[len(raws)-len(recs):] {
 		g.sum = g.sum.add(raw)
 	}
-	wake := !soon && !g.kicked && (j.holds == 0 || j.overrun)
-	g.kicked = g.kicked || wake
-	if soon && !g.kicked && j.soonFor == 0 {
+	wake := how != soon && !g.kicked && (j.holds == 0 || j.overrun)
+	g.kicked, g.urgent, g.shared = g.kicked || wake, g.urgent || how == atOnce, g.shared || how == shared
+	if how == soon && !g.kicked && j.soonFor == 0 {
 		j.wakeLater()
 	}
 	g.bytes += size
@@ -265,20 +276,45 @@ func (j *journal) wakeLater() {
 	time.AfterFunc(soonDelay, j.wakeSoon)
 }
 
-// wakeSoon has records written that nobody waits for, if they still wait. A hold is left alone, since its release writes them: a group
+// wakeSoon has records written that did not hurry, if they still wait. A hold is left alone, since its release writes them: a group
 // taken in the middle of a round makes the round's rest wait for two syncs.
 func (j *journal) wakeSoon() {
 	j.mu.Lock()
 	isThis := j.soonFor == j.next
 	j.soonFor = 0
-	waits := j.cur.records > 0 && !j.cur.kicked && j.holds == 0
-	if waits && !isThis { // those that it was set for went with others; these have only come
+	waits := j.cur.records > 0 && !j.cur.kicked
+	switch {
+	case !waits:
+	case !isThis: // those that it was set for went with others; these have only come
 		j.wakeLater()
+	default:
+		j.cur.due = true
 	}
+	wake := waits && isThis && j.holds == 0
 	j.mu.Unlock()
-	if waits && isThis {
+	if wake {
 		j.wake()
 	}
+}
+
+// canWait reports whether g, which is or was filling, may be left to share the sync of the next commit that hurries. Called
+// without mu: who waits is asked, and may be under a lock that commits are made under.
+func (j *journal) canWait(g *filling) bool {
+	j.mu.Lock()
+	hurries, isAsked := g.urgent || g.kicked || g.due, g.shared
+	j.mu.Unlock()
+	if hurries {
+		return false
+	}
+	if patient, waiters := g.future.patience(); !patient || isAsked && waiters == 0 { // those who asked have yet to say that they wait
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.cur == g && j.soonFor == 0 {
+		j.wakeLater()
+	}
+	return true
 }
 
 // hold lets the commits of a round gather: they wake nobody until release.
@@ -297,8 +333,11 @@ func (j *journal) release() {
 	if j.holds == 0 {
 		j.overrun = false
 	}
-	pending := j.cur.records > 0 // also those of other holds: were they left to the last one, holds that overlap for ever would starve all
+	pending, last := j.cur.records > 0, j.cur // also those of other holds: were they left to the last one, holds that overlap for ever would starve all
 	j.mu.Unlock()
+	if pending && j.canWait(last) {
+		return
+	}
 	switch {
 	case !j.writer.TryLock():
 		if pending {

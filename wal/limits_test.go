@@ -439,23 +439,18 @@ func TestRecordsThatNobodyWaitsForLeaveARoundWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Abandon()
-		add := func(soon bool) *Future {
-			_, f := s.journal.add([]record.Record{{Kind: kindPut, Body: []byte("x")}}, nil, soon)
+		add := func(how haste) *Future {
+			_, f := s.journal.add([]record.Record{{Kind: kindPut, Body: []byte("x")}}, nil, how)
 			return f
 		}
 		pass := func(d time.Duration) {
 			<-time.After(d)
 			synctest.Wait()
 		}
-		s.Hold()
-		first := add(true)
-		s.Release()
-		if !first.Done() {
-			t.Fatal("a release has left records behind")
-		}
+		add(soon)
 		pass(soonDelay / 2)
 		s.Hold() // the round in which the timer rings
-		second := add(false)
+		second := add(atOnce)
 		pass(soonDelay)
 		if second.Done() {
 			t.Fatal("a group was taken in the middle of a round")
@@ -464,18 +459,78 @@ func TestRecordsThatNobodyWaitsForLeaveARoundWhole(t *testing.T) {
 		if !second.Done() {
 			t.Fatal("a release has left records behind")
 		}
-		third := add(true)
+		third := add(soon)
 		pass(soonDelay / 2)
 		s.Hold()
-		s.Release() // takes the third
-		fourth := add(true)
+		fifth := add(atOnce)
+		s.Release() // takes the third, too
+		if !third.Done() || !fifth.Done() {
+			t.Fatal("a release has left records behind")
+		}
+		fourth := add(soon)
 		pass(soonDelay / 2)
 		if fourth.Done() {
 			t.Fatal("records went alone that had just come")
 		}
 		pass(2 * soonDelay)
-		if !third.Done() || !fourth.Done() {
+		if !fourth.Done() {
 			t.Fatal("records that nobody waits for wait for ever")
+		}
+	})
+}
+
+// patientWaiter says what it is made of.
+type patientWaiter bool
+
+func (patientWaiter) Durable()        {}
+func (p patientWaiter) Patient() bool { return bool(p) }
+
+// Without this an acknowledgement of a client that only waits for its next message costs a sync of its own, which the next push waits for.
+func TestARoundOfPatientsSharesTheNextSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, err := newWorld().open(testConfig(vfs.NewLossy(1), "data"), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abandon()
+		round := func(how haste, waiters ...Waiter) *Future {
+			s.Hold()
+			defer s.Release()
+			_, f := s.journal.add([]record.Record{{Kind: kindPut, Body: []byte("x")}}, nil, how)
+			for _, w := range waiters {
+				f.Notify(w)
+			}
+			return f
+		}
+		can, cannot := patientWaiter(true), patientWaiter(false)
+		for _, one := range []struct {
+			name   string
+			how    haste
+			who    []Waiter
+			shares bool
+		}{
+			{"who waits can wait", shared, []Waiter{can, can}, true},
+			{"nobody waits", soon, nil, true},
+			{"one cannot wait", shared, []Waiter{can, cannot}, false},
+			{"one does not say", shared, []Waiter{can, make(chanWaiter)}, false},
+			{"who asked does not wait yet", shared, nil, false},
+			{"it hurries", atOnce, []Waiter{can}, false},
+		} {
+			f := round(one.how, one.who...)
+			synctest.Wait()
+			if f.Done() == one.shares {
+				t.Errorf("%s: it shares a later sync: %v, want %v", one.name, !f.Done(), one.shares)
+			}
+			before := s.journal.durable.Load()
+			if other := round(atOnce); !f.Done() || !other.Done() || s.journal.durable.Load() != before+1 {
+				t.Errorf("%s: the next round leaves something behind, or has syncs for both", one.name)
+			}
+		}
+		alone := round(shared, can)
+		<-time.After(2 * soonDelay)
+		synctest.Wait()
+		if !alone.Done() {
+			t.Error("a commit waits for others for ever")
 		}
 	})
 }

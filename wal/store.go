@@ -203,19 +203,25 @@ func (s *Store) newLog(c checkpointState) *QueueLog {
 // Commit makes recs durable in one atomic group: after a crash all are there or none. They belong to q, with LSNs that
 // follow its last, and the caller holds the lock that Source.Snapshot takes. It returns at once; the Future tells the outcome. After a failed commit every later one fails until the store
 // is reopened, and the caller's state must be rebuilt from what is durable.
-func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, false) }
+func (s *Store) Commit(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, atOnce) }
 
 // rawsPool lends scratch to commits: kept by each queue, it would cost a thousand queues more than their messages do.
 var rawsPool = sync.Pool{New: func() any { return new([][]byte) }}
 
 // CommitSoon is Commit for records that nobody waits for, such as a lease: they share the next group's sync, or get one
 // within a few milliseconds.
-func (s *Store) CommitSoon(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, true) }
+func (s *Store) CommitSoon(q *QueueLog, recs []record.Record) *Future { return s.commit(q, recs, soon) }
 
-func (s *Store) commit(q *QueueLog, recs []record.Record, soon bool) *Future {
+// CommitShared is Commit for records that nothing else rests on than the reply to who asked for them, such as an acknowledgement. If at the end of a
+// Hold all who wait for them are Patient, they are left to the next group like those of CommitSoon.
+func (s *Store) CommitShared(q *QueueLog, recs []record.Record) *Future {
+	return s.commit(q, recs, shared)
+}
+
+func (s *Store) commit(q *QueueLog, recs []record.Record, how haste) *Future {
 	q.change()
 	scratch := rawsPool.Get().(*[][]byte)
-	raws, f := s.journal.add(recs, (*scratch)[:0], soon)
+	raws, f := s.journal.add(recs, (*scratch)[:0], how)
 	if len(raws) > 0 {
 		q.committed(raws, f)
 	}

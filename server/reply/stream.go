@@ -44,6 +44,8 @@ type Config struct {
 	Refusal func(dst []byte, err error) []byte
 	// Failed is called once when the Stream fails, from any goroutine; it must not block. The replies are lost then.
 	Failed func(err error)
+	// Patient, if not nil, says whether the client waits for something later anyway, so that replies held back may come with that.
+	Patient func() bool
 	// Sent, if not nil, is told how many bytes each write sent.
 	Sent func(bytes int)
 	// Held, if not nil, is told how many bytes more, or less, the Stream holds, in steps of heldStepBytes so that small replies cost
@@ -209,6 +211,9 @@ func (s *Stream) Durable() {
 		gate.Notify(s)
 	}
 }
+
+// Patient reports whether the replies that a gate holds back may wait a little longer.
+func (s *Stream) Patient() bool { return s.cfg.Patient != nil && s.cfg.Patient() }
 
 // Flush writes what is ready, as far as the client takes it at once.
 func (s *Stream) Flush() {
