@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"sync"
 
 	"quail/queue/machine"
 	"quail/wal/record"
@@ -77,6 +78,7 @@ func (r *reach) add(read reach) {
 
 // gathered is a batch that could be leased.
 type gathered struct {
+	scratch      *gatherScratch // lent: picks and fresh begin in it
 	picks        []pick
 	returned     []machine.Returned
 	fresh        []machine.Fresh
@@ -94,6 +96,27 @@ type pick struct {
 	raw     []byte
 	message machine.Message
 	failed  uint32
+}
+
+// picksKept is how many picks scratch may have room for to be lent again.
+const picksKept = 1024
+
+// gatherPool lends scratch to batches. Without it three quarters of the memory that a batch takes are slices that grow step by step.
+var gatherPool = sync.Pool{New: func() any { return new(gatherScratch) }}
+
+type gatherScratch struct {
+	picks []pick
+	fresh []machine.Fresh
+}
+
+// free gives g's scratch back: what it has gathered is used up.
+func (g *gathered) free() {
+	if cap(g.picks) > picksKept || cap(g.fresh) > picksKept {
+		return
+	}
+	clear(g.picks) // do not keep bodies alive
+	g.scratch.picks, g.scratch.fresh = g.picks[:0], g.fresh[:0]
+	gatherPool.Put(g.scratch)
 }
 
 // limits of one batch.
@@ -161,7 +184,8 @@ var errNoneLeft = errors.New("they are not there")
 
 func (q *queue) gatherOnce(now machine.Time, w *waiter) gathered {
 	l := q.limits(w.pull)
-	g := gathered{cursor: q.m.Cursor()}
+	scratch := gatherPool.Get().(*gatherScratch)
+	g := gathered{cursor: q.m.Cursor(), scratch: scratch, picks: scratch.picks, fresh: scratch.fresh}
 	counts := q.m.Counts()
 	if q.option(machine.MaxOpenBatches) == 1 && q.holdsBack(now) {
 		return g

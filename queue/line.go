@@ -189,6 +189,7 @@ func (q *queue) deliver(now machine.Time, w *waiter) func() {
 	w.fillUntil = 0
 	if _, paused := q.m.Paused(); !paused && int64(q.m.Counts().OpenBatches) < q.option(machine.MaxOpenBatches) {
 		g := q.gather(now, w)
+		defer g.free()
 		switch {
 		case g.err != nil && len(g.picks) == 0:
 			return w.refuse(refuse("WALERR", "queue %q: %v; the queue cannot go on, see the server's log", q.name, g.err), q.last)
