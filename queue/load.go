@@ -128,6 +128,7 @@ func (q *queue) load() error {
 		q.loader.done(0, u.err)
 		return u.err
 	}
+	messages := m.Len() // later commands change it
 	q.mu.Lock()
 	q.m = m
 	if !q.stale {
@@ -135,7 +136,7 @@ func (q *queue) load() error {
 	}
 	q.mu.Unlock()
 	q.unloaded.Store(nil)
-	q.loader.done(m.Len(), nil)
+	q.loader.done(messages, nil)
 	return nil
 }
 
