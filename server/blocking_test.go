@@ -226,3 +226,36 @@ func (r *hookRaw) Write(try func(fd uintptr) bool) error {
 	r.hook()
 	return r.RawConn.Write(try)
 }
+
+// Without this an acknowledgement hurries for a client that only waits for its next batch, or lets one wait that needs the answer to go on.
+func TestAClientIsPatientWhileItBlocks(t *testing.T) {
+	for _, one := range []struct {
+		behind  string
+		patient bool
+	}{
+		{"", false},
+		{ping, false},
+		{pull, true},
+		{cmd("QCONSUME", "q", "me", "FILL", "50", "BLOCK", "0"), true},
+		{cmd("QLOCK", "q", "me"), false}, // it waits for what is durable, not for others
+		{cmd("QLOCK", "q", "me", "BLOCK", "0"), true},
+	} {
+		s := start(t)
+		c := s.dial(t)
+		s.queues.set(func(q *fakeQueues) { q.manual, q.discard = true, true })
+		c.send(cmd("QPUSH", "other", "x") + one.behind)
+		eventually(t, "the commands run", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, of := range s.connections {
+				_, replies := of.out.Pending()
+				if replies > 0 && of.isPatient() == one.patient && (one.behind == ping || of.blocked() == (one.behind != "")) {
+					return true
+				}
+			}
+			return false
+		})
+		s.queues.commit(nil)
+		s.queues.WakeAll()
+	}
+}
