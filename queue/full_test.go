@@ -165,6 +165,41 @@ func fullDisk(t *testing.T, restart string) {
 	}
 }
 
+// Without this producers that are quicker than the background writer looks are told yes for what the logs then find no space for.
+func TestQuickProducersAreRefusedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, fs: vfs.NewLossy(31), opts: machine.DefaultOptions()}
+		defer w.endFull()
+		w.fs.SetCapacity(4 << 20)
+		cfg := w.fullConfig(fullReserve)
+		cfg.Store.JournalBytes, cfg.Store.WriteBehindBytes = 64<<20, 64<<20
+		cfg.Store.Events.LogFailed = func(_ uint64, err error) { t.Errorf("log failed: %v", err) }
+		var err error
+		if w.set, _, err = Open(cfg); err != nil {
+			t.Fatal(err)
+		}
+		pushed := 0
+		for {
+			_, f, err := w.set.Push([]byte("q"), split([]string{strings.Repeat("x", 700)}))
+			if err == nil {
+				err = f.Wait()
+			}
+			if codeOf(err) == "WALERR" && pushed > 100 {
+				break
+			}
+			if err != nil {
+				t.Fatalf("push %d: %v", pushed, err)
+			}
+			pushed++ // no time passes, so the background writer has no turn of its own
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if got := w.drain([]byte("q")); got != pushed {
+			t.Errorf("%d messages were there, %d were acknowledged", got, pushed)
+		}
+	})
+}
+
 // expectSome leases one batch.
 func (w *world) expectSome(queue string) *Batch {
 	w.t.Helper()

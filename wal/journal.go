@@ -42,8 +42,8 @@ type journalConfig struct {
 	dir       string
 	id        storeID
 	fileBytes int64
-	// filesMax bounds how many files there are of those that hold groups and recycled ones together.
-	filesMax int
+	// spareFilesMax bounds how many recycled files are kept.
+	spareFilesMax int
 	// clock is the server clock in milliseconds; every group carries it.
 	clock func() int64
 	// begun is told of each file's first durable group.
@@ -120,7 +120,9 @@ type journal struct {
 	used    atomic.Int64
 	nameSeq int
 	preps   chan struct{} // asks for a spare to be prepared
-	running sync.WaitGroup
+	// preparing has room for who prepares a spare: whoever needs it meanwhile waits for it, instead of zeroing another one.
+	preparing chan struct{}
+	running   sync.WaitGroup
 
 	writer   sync.Mutex // held by whoever writes a group, also during IO; guards the rest
 	unmarked bool       // the last group has no end mark behind it
@@ -137,7 +139,7 @@ type journal struct {
 func newJournal(cfg journalConfig, end journalEnd) *journal {
 	j := &journal{
 		cfg: cfg, kick: make(chan struct{}, 1), done: make(chan struct{}),
-		preps: make(chan struct{}, 1), cur: newFilling(), next: end.lastGroup + 1, sequence: end.lastSequence,
+		preps: make(chan struct{}, 1), preparing: make(chan struct{}, 1), cur: newFilling(), next: end.lastGroup + 1, sequence: end.lastSequence,
 		files: end.files, spares: end.spares, nameSeq: end.nameMax,
 	}
 	j.durable.Store(end.lastGroup)
@@ -528,6 +530,7 @@ func (j *journal) put(g *filling, number uint64, flags uint16) error {
 	}
 	j.pos = at + int64(len(buf))
 	j.written.Add(int64(len(buf)))
+	j.cfg.space.takes(int64(len(buf)))
 	if fresh {
 		j.filesMu.Lock()
 		newest := &j.files[len(j.files)-1]
@@ -601,15 +604,26 @@ func (j *journal) closeFile() {
 // takeSpare makes a file on the spot only if the preparing goroutine has not kept up.
 func (j *journal) takeSpare() (string, error) {
 	defer j.askSpare()
-	j.filesMu.Lock()
-	if n := len(j.spares); n > 0 {
-		path := j.spares[n-1]
-		j.spares = j.spares[:n-1]
-		j.filesMu.Unlock()
+	if path := j.popSpare(); path != "" {
 		return path, nil
 	}
-	j.filesMu.Unlock()
+	j.preparing <- struct{}{}
+	defer func() { <-j.preparing }()
+	if path := j.popSpare(); path != "" {
+		return path, nil
+	}
 	return j.prepareNow(j.cfg.fileBytes)
+}
+
+// popSpare takes a spare file if there is one.
+func (j *journal) popSpare() (path string) {
+	j.filesMu.Lock()
+	defer j.filesMu.Unlock()
+	if n := len(j.spares); n > 0 {
+		path = j.spares[n-1]
+		j.spares = j.spares[:n-1]
+	}
+	return path
 }
 
 // prepareNow is prepare for a file that is needed now: it may take the reserve's space.
@@ -637,18 +651,20 @@ func (j *journal) prepareSpares() {
 			return
 		case <-j.preps:
 		}
-		j.filesMu.Lock()
-		enough := len(j.spares) > 0
-		j.filesMu.Unlock()
-		if enough {
-			continue
-		}
 		j.prepareSpare()
 	}
 }
 
-// prepareSpare makes a spare. An error is no failure yet: the writer tries itself when it needs the file, and reports that.
+// prepareSpare makes a spare if there is none. An error is no failure yet: the writer tries itself when it needs the file, and reports that.
 func (j *journal) prepareSpare() {
+	j.preparing <- struct{}{}
+	defer func() { <-j.preparing }()
+	j.filesMu.Lock()
+	enough := len(j.spares) > 0
+	j.filesMu.Unlock()
+	if enough {
+		return
+	}
 	path, err := j.prepare(j.cfg.fileBytes)
 	j.cfg.space.short(err)
 	if err == nil {
@@ -701,7 +717,7 @@ func (j *journal) recycle(firstNeeded uint64) {
 		f := j.files[0]
 		j.files = j.files[1:]
 		j.used.Add(-f.bytes)
-		if f.bytes == j.cfg.fileBytes && len(j.files)+len(j.spares) < j.cfg.filesMax {
+		if f.bytes == j.cfg.fileBytes && len(j.spares) < j.cfg.spareFilesMax {
 			j.spares = append([]string{f.path}, j.spares...)
 		} else {
 			drop = append(drop, f.path)

@@ -191,9 +191,13 @@ func TestRingIsRecycled(t *testing.T) {
 	if err := q.last.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	ring := int(cfg.JournalBytes / cfg.JournalFileBytes)
-	if s.journal.nameSeq > ring+filesOverRing+1 { // one: a spare may be under way when it is needed
-		t.Fatalf("%d files were made for a ring of %d", s.journal.nameSeq, ring)
+	// A round of the ring may make a file or two: what goes over it is removed, since a full disk has no use for it.
+	s.journal.writer.Lock()
+	defer s.journal.writer.Unlock()
+	s.journal.filesMu.Lock()
+	defer s.journal.filesMu.Unlock()
+	if made := s.journal.nameSeq; made > int(s.journal.sequence)/2 {
+		t.Fatalf("%d files were made for %d that were begun", made, s.journal.sequence)
 	}
 }
 

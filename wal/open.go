@@ -322,21 +322,16 @@ func (s *Store) replayGroup(g *group, at place, r Replayer, rec *Recovery, reser
 	return err
 }
 
-// filesOverRing is how many files there are above the ring's size before a checkpoint has made room: the one that goes over it,
-// the one that a group under way may begin, and the spare that is prepared ahead. With fewer each round would remove a file
-// and zero another.
-const filesOverRing = 3
-
 // startJournal removes ring files of another size and starts the committer.
 func (s *Store) startJournal(end *journalEnd) error {
 	var spares []string
-	filesMax := int(s.cfg.JournalBytes/s.cfg.JournalFileBytes) + filesOverRing
+	spareMax := int(s.cfg.JournalBytes / s.cfg.JournalFileBytes)
 	for _, path := range end.spares {
 		info, err := s.cfg.FS.Stat(path)
 		if err != nil {
 			return fmt.Errorf("stat journal file: %w", err)
 		}
-		if info.Size() == s.cfg.JournalFileBytes && len(end.files)+len(spares) < filesMax {
+		if info.Size() == s.cfg.JournalFileBytes && len(spares) < spareMax {
 			spares = append(spares, path)
 		} else if err := s.cfg.FS.Remove(path); err != nil {
 			return fmt.Errorf("remove journal file: %w", err)
@@ -344,7 +339,7 @@ func (s *Store) startJournal(end *journalEnd) error {
 	}
 	end.spares = spares
 	s.journal = newJournal(journalConfig{fs: s.cfg.FS, dir: s.journalDir(), id: s.id, fileBytes: s.cfg.JournalFileBytes,
-		filesMax: filesMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync, stepped: s.cfg.Stepped,
+		spareFilesMax: spareMax, clock: s.NowMillis, begun: s.begun, noSync: s.cfg.NoSync, stepped: s.cfg.Stepped,
 		committed: s.groupCommitted, failed: s.journalFailed, space: s.space}, *end)
 	return nil
 }

@@ -82,6 +82,7 @@ func (q *QueueLog) committed(raws [][]byte, f *Future) {
 	}
 	if q.err == nil { // a failed log's bytes are counted no more: nothing would ever take them off
 		q.store.pendingBytes.Add(int64(bytes))
+		q.store.space.takes(int64(bytes))
 	}
 	q.tail = append(q.tail, raws...)
 	if n := len(q.commits); n > 0 && q.commits[n-1].future == f {

@@ -70,10 +70,13 @@ type space struct {
 	fs      vfs.FS
 	dir     string
 	reserve int64 // 0: off
-	low     int64 // pushes are refused when no more than this would be free behind what is pending
+	low     int64 // a journal file: pushes are refused when no more than two, the one that is begun and the next spare, would be free behind what is pending
 	kick    func()
 
 	full atomic.Pointer[FullError] // why no pushes are taken, nil if they are
+	// allowed is how many bytes the journal and the logs may take before somebody must look again: between two looks of the background
+	// writer quick producers would fill what is left of the disk.
+	allowed atomic.Int64
 
 	mu   sync.Mutex // one change of RESERVE at a time; held during IO
 	held bool       // RESERVE is there
@@ -174,7 +177,8 @@ func (p *space) check(pending, slack int64) {
 		return
 	}
 	free := p.free()
-	if free-p.low-slack >= pending {
+	p.allowed.Store(max(free-2*p.low-slack-pending, 0))
+	if free-2*p.low-slack >= pending {
 		return
 	}
 	p.refuse(&FullError{FreeBytes: free})
@@ -191,14 +195,28 @@ func (p *space) regained(pending int64) bool {
 		lacks = 0
 	}
 	p.mu.Unlock()
-	if p.free()-lacks-2*p.low < pending { // more than check asks for, so that it does not change its mind at once
+	free := p.free()
+	if free-lacks-3*p.low < pending { // more than check asks for, so that it does not change its mind at once
 		return false
 	}
 	if p.take() != nil {
 		return false
 	}
+	p.allowed.Store(0) // the first push looks again
 	p.full.Store(nil)
 	return true
+}
+
+// takes notes bytes that were, or will be, written.
+func (p *space) takes(bytes int64) {
+	if p != nil {
+		p.allowed.Add(-bytes)
+	}
+}
+
+// mustLook reports whether so much was committed since the last check that another one is due.
+func (p *space) mustLook() bool {
+	return p.reserve != 0 && p.allowed.Load() <= 0 && p.full.Load() == nil
 }
 
 // Full is why no messages are taken, a *FullError, or nil if they are.

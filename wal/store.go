@@ -237,6 +237,9 @@ func (s *Store) commit(q *QueueLog, recs []record.Record, how haste) *Future {
 // waits, so that acknowledgements can always make room. It returns why the store cannot take more, if it has failed or
 // cannot make room: a *FullError if the disk is full.
 func (s *Store) WaitRoom() error {
+	if s.space.mustLook() {
+		s.checkSpace()
+	}
 	if err := s.Full(); err != nil {
 		return err
 	}
