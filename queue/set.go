@@ -187,10 +187,10 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 		}
 	}
 	failed, reopened := cfg.Events.LogFailed, cfg.Events.LogReopened
-	cfg.Events.LogFailed = func(incarnation uint64, err error) {
-		s.logChanged(incarnation)
+	cfg.Events.LogFailed = func(name wal.LogName, err error) {
+		s.logChanged(name.Incarnation)
 		if failed != nil {
-			failed(incarnation, err)
+			failed(name, err)
 		}
 	}
 	cfg.Events.LogReopened = func(r wal.LogReopened) {
@@ -278,6 +278,7 @@ func (r *recovery) Load(log *wal.QueueLog, lsn uint64, state []byte) error {
 	if err != nil {
 		return err
 	}
+	log.Name(name)
 	q := newQueue(r.set, name, log, nil)
 	q.unloaded.Store(&unloaded{lsn: lsn, state: state})
 	r.byLife[log.Incarnation()] = q
@@ -313,6 +314,7 @@ func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
 			return fmt.Errorf("replay record %d of incarnation %d: %w", rec.LSN, rec.Incarnation, err)
 		}
 		q.name = name
+		log.Name(name)
 		r.name(q)
 	case machine.KindDelete:
 		if r.byName[q.name] == q {
@@ -465,7 +467,7 @@ func (s *Set) findOrCreate(name []byte, o machine.Options) (*queue, bool, error)
 	if err != nil {
 		return nil, false, walError(err)
 	}
-	q := newQueue(s, string(name), s.store.NewLog(incarnation), machine.New())
+	q := newQueue(s, string(name), s.store.NewLog(incarnation, string(name)), machine.New())
 	q.store = s.store
 	s.byName[q.name] = q
 	s.byLife[incarnation] = q
