@@ -147,6 +147,7 @@ func New(cfg Config) *Server {
 	}
 	if cfg.ACLFile != nil {
 		s.env.ACLFile = aclCommands{s, cfg.ACLFile}
+		cfg.Settings.Try([]*settings.Setting{settings.RequirePass.Setting}, cfg.ACLFile.tryPassword)
 	}
 	slowlog := func() {
 		s.env.Slowlog.Configure(cfg.Settings.Int(settings.SlowlogTime), cfg.Settings.Int(settings.SlowlogMax))
