@@ -125,6 +125,8 @@ type pieces struct {
 	closed bool
 }
 
+func (p *pieces) Peer() (closed, reset bool) { return false, false }
+
 func (p *pieces) TryRead(b []byte) (int, error) {
 	if len(p.in) == 0 {
 		return 0, io.EOF
