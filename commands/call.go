@@ -270,6 +270,8 @@ type Env struct {
 	Delays Delays
 	// AuthDelay is how long a wrong password waits for its answer.
 	AuthDelay func() time.Duration
+	// listed is what SCAN and QLIST have made of the names of all queues, nil if neither was called.
+	listed atomic.Pointer[listing]
 	// BackupDir is where QBACKUP may make directories, an absolute path without a slash at the end; empty means nowhere.
 	BackupDir string
 	// Version is Quail's own version, such as 0.1.0.

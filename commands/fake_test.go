@@ -178,6 +178,7 @@ func (q *fakeQueues) Delete(name []byte) (bool, *queue.Future, error) {
 
 func (q *fakeQueues) NamesAfter() *queue.Future { return q.future }
 func (q *fakeQueues) Names() []string           { return q.names }
+func (q *fakeQueues) NamesUnsorted() []string   { return q.names }
 func (q *fakeQueues) Count() int                { return len(q.names) }
 
 func (q *fakeQueues) Exists(name []byte) bool {

@@ -3,10 +3,12 @@ package commands
 // Paging over the names of queues, for QLIST and SCAN. A cursor must survive queues that come and go between two pages, so
 // it cannot be a position in the sorted list: one deletion would hide a queue that was there all the time. Instead each name
 // has a fixed place, a hash of it, and a page is the names of the lowest places from the cursor on. The cursor is the place
-// after the last one: no state is kept, and it stays a number that any client's SCAN can carry.
+// after the last one: a client's walk keeps no state here, and it stays a number that any client's SCAN can carry. The names in the order of their
+// places are kept until queues come or go: 24 bytes a name.
 
 import (
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -41,52 +43,56 @@ func byPlace(a, b placed) int {
 	return strings.Compare(a.name, b.name)
 }
 
-// page returns about count names that match, from the cursor on, and the cursor of the next page, 0 if there is none.
-// It keeps at most twice the count in memory. Names with the same place are never parted, since the cursor could not tell
-// between them.
-func page(names []string, cursor uint64, count int, pattern string) (next uint64, chosen []string) {
-	var lowest []placed
-	beyond, limit := false, uint64(1<<placeBits)
-	for _, name := range names {
-		at := place(name)
-		if at < cursor || pattern != "*" && !MatchPattern(pattern, name) {
-			continue
-		}
-		if at >= limit {
-			beyond = true
-			continue
-		}
-		lowest = append(lowest, placed{at, name})
-		if len(lowest) > 2*count {
-			kept := cutPage(lowest, count)
-			if len(kept) < len(lowest) {
-				beyond, limit = true, kept[len(kept)-1].place+1
-			}
-			lowest = kept
-		}
+// places are names in the order of their places.
+type places []placed
+
+func placesOf(names []string) places {
+	list := make(places, len(names))
+	for i, name := range names {
+		list[i] = placed{place(name), name}
 	}
-	kept := cutPage(lowest, count)
-	beyond = beyond || len(kept) < len(lowest)
-	for _, p := range kept {
-		chosen = append(chosen, p.name)
-	}
-	if beyond {
-		next = kept[len(kept)-1].place + 1
-	}
-	return next, chosen
+	slices.SortFunc(list, byPlace)
+	return list
 }
 
-// cutPage sorts and keeps count entries, and those of the same place as the last one.
-func cutPage(list []placed, count int) []placed {
-	slices.SortFunc(list, byPlace)
-	if len(list) <= count {
-		return list
+// page returns about count names that match, from the cursor on, and the cursor of the next page, 0 if there is none.
+// Names with the same place are never parted, since the cursor could not tell between them.
+func (list places) page(cursor uint64, count int, pattern string) (next uint64, chosen []string) {
+	from := sort.Search(len(list), func(i int) bool { return list[i].place >= cursor })
+	var last uint64 // place of the last one chosen
+	for _, p := range list[from:] {
+		if pattern != "*" && !MatchPattern(pattern, p.name) {
+			continue
+		}
+		if len(chosen) >= count && p.place != last {
+			return last + 1, chosen
+		}
+		chosen, last = append(chosen, p.name), p.place
 	}
-	end := count
-	for end < len(list) && list[end].place == list[count-1].place {
-		end++
+	return 0, chosen
+}
+
+// listing keeps the places of a list of names that many pages are made of. The names are a slice that is never changed, so the
+// same slice is the same names.
+type listing struct {
+	names  []string
+	places places
+}
+
+func (l *listing) isOf(names []string) bool {
+	return l != nil && len(names) > 0 && len(l.names) == len(names) && &l.names[0] == &names[0]
+}
+
+// page is one page of all queues.
+func (c *Call) page(cursor uint64, count int, pattern string) (next uint64, chosen []string) {
+	names := c.Env.Queues.NamesUnsorted()
+	c.After(c.Env.Queues.NamesAfter())
+	l := c.Env.listed.Load()
+	if !l.isOf(names) {
+		l = &listing{names, placesOf(names)}
+		c.Env.listed.Store(l)
 	}
-	return list[:end]
+	return l.places.page(cursor, count, pattern)
 }
 
 func writePage(c *Call, next uint64, names []string) {

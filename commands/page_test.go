@@ -21,7 +21,7 @@ func TestPagesNameEveryQueueOnce(t *testing.T) {
 		var all []string
 		pages := 0
 		for cursor := uint64(0); ; pages++ {
-			next, chosen := page(names, cursor, count, "*")
+			next, chosen := placesOf(names).page(cursor, count, "*")
 			if len(chosen) > count || next != 0 && len(chosen) < count {
 				t.Fatalf("count %d: a page of %d", count, len(chosen))
 			}
@@ -48,7 +48,7 @@ func TestPagesSurviveChanges(t *testing.T) {
 	var all []string
 	for cursor, round := uint64(0), 0; ; round++ {
 		present := append(slices.Clone(stays), names[200+round*5:]...) // five fewer at each page
-		next, chosen := page(present, cursor, 10, "*")
+		next, chosen := placesOf(present).page(cursor, 10, "*")
 		all = append(all, chosen...)
 		if next == 0 {
 			break
@@ -63,30 +63,28 @@ func TestPagesSurviveChanges(t *testing.T) {
 }
 
 func TestPageWithPattern(t *testing.T) {
-	next, chosen := page(someNames(1000), 0, 10, "queue-99?")
+	next, chosen := placesOf(someNames(1000)).page(0, 10, "queue-99?")
 	if next != 0 || len(chosen) != 10 {
 		t.Errorf("next %d, %v", next, chosen)
 	}
-	if next, chosen := page(nil, 0, 10, "*"); next != 0 || len(chosen) != 0 {
+	if next, chosen := placesOf(nil).page(0, 10, "*"); next != 0 || len(chosen) != 0 {
 		t.Errorf("no queues: next %d, %v", next, chosen)
 	}
-	if next, chosen := page(someNames(5), integerMax, 10, "*"); next != 0 || len(chosen) != 0 {
+	if next, chosen := placesOf(someNames(5)).page(integerMax, 10, "*"); next != 0 || len(chosen) != 0 {
 		t.Errorf("beyond the end: next %d, %v", next, chosen)
 	}
 }
 
 // Names of one place must not be parted: the cursor cannot tell between them, and the rest would be lost.
-func TestCutPageKeepsTies(t *testing.T) {
-	kept := cutPage([]placed{{3, "d"}, {1, "a"}, {2, "c"}, {2, "b"}}, 2)
-	if len(kept) != 3 || kept[2].name != "c" {
-		t.Errorf("kept %v", kept)
+func TestPageKeepsTies(t *testing.T) {
+	list := places{{1, "a"}, {2, "b"}, {2, "c"}, {2, "x"}, {3, "d"}}
+	if next, chosen := list.page(0, 2, "*"); next != 3 || !slices.Equal(chosen, []string{"a", "b", "c", "x"}) {
+		t.Errorf("kept %v, next %d", chosen, next)
 	}
-}
-
-func BenchmarkPage(b *testing.B) {
-	names := someNames(100_000)
-	b.ReportAllocs()
-	for b.Loop() {
-		page(names, 0, 100, "*")
+	if next, chosen := list.page(0, 2, "[abcx]"); next != 0 || !slices.Equal(chosen, []string{"a", "b", "c", "x"}) {
+		t.Errorf("kept %v, next %d: nothing that matches follows", chosen, next)
+	}
+	if next, chosen := list.page(3, 2, "*"); next != 0 || !slices.Equal(chosen, []string{"d"}) {
+		t.Errorf("the last page: %v, next %d", chosen, next)
 	}
 }

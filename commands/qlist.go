@@ -37,6 +37,6 @@ func runQList(c *Call) {
 		}
 		pattern = p
 	}
-	next, names := page(c.names(), uint64(a.integer("cursor", 0)), int(a.integer("count", qlistCount)), pattern)
+	next, names := c.page(uint64(a.integer("cursor", 0)), int(a.integer("count", qlistCount)), pattern)
 	writePage(c, next, names)
 }

@@ -23,6 +23,7 @@ type Queues interface {
 	Len(name []byte) (int64, *queue.Future, error)
 	Info(name []byte) (*queue.Info, *queue.Future, error)
 	Names() []string
+	NamesUnsorted() []string
 	Count() int
 	Exists(name []byte) bool
 	NamesAfter() *queue.Future

@@ -69,7 +69,7 @@ func runScan(c *Call) {
 func scanAs(c *Call, wanted []byte, cursor uint64, count int, pattern string) {
 	switch strings.ToLower(string(wanted)) {
 	case "queue":
-		next, names := page(c.names(), cursor, count, pattern)
+		next, names := c.page(cursor, count, pattern)
 		writePage(c, next, names)
 	case "string", "list", "set", "zset", "hash", "stream":
 		writePage(c, 0, nil)

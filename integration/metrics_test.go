@@ -82,6 +82,9 @@ func TestMetrics(t *testing.T) {
 	}{
 		{"GET", "/healthz", "", 200}, {"GET", "/readyz", "", 200}, {"GET", "/readyz", "localhost:1", 200}, {"GET", "/", "", 404}, {"POST", "/metrics", "", 405},
 		{"GET", "/metrics", "evil.example", 403}, {"GET", "/healthz", "evil.example:6391", 403}, {"GET", "/metrics", "192.0.2.1", 403}, {"GET", "/metrics", "[::1]:80", 200},
+		{"GET", "/healthz", "[::1]", 200}, {"GET", "/healthz", "127.0.0.1", 200}, {"GET", "/healthz", "LOCALHOST", 200}, {"GET", "/healthz", "LocalHost:6391", 200},
+		{"GET", "/healthz", "[::2]", 403}, {"GET", "/healthz", "localhost.evil.example", 403}, {"GET", "/healthz", "127.0.0.1.evil.example:80", 403},
+		{"GET", "/healthz", "[::1].evil.example", 403}, {"GET", "/healthz", "[localhost", 403}, {"GET", "/healthz", "localhost:1:2", 403},
 		{"GET", "/../../etc/passwd", "", 404}, {"GET", "/debug/pprof/", "", 404},
 	} {
 		code, body := get(t, admin, try.method, try.path, try.host)

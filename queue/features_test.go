@@ -249,8 +249,8 @@ func TestPausesSurviveARestart(t *testing.T) {
 		if _, _, err := w.set.Push([]byte("q"), split([]string{"b"})); codeOf(err) != "PAUSED" {
 			w.t.Fatalf("push: %v", err)
 		}
-		if _, err := w.pull(request("q", "c")); codeOf(err) != "PAUSED" {
-			w.t.Fatalf("pull: %v", err)
+		if _, err := w.pull(request("q", "c")); codeOf(err) != "PAUSED" || !strings.Contains(err.Error(), `QRESUME "q"`) {
+			w.t.Fatalf("pull: %v", err) // the next step, ready to be typed
 		}
 		waiting, _ := w.start(blocking("q", "c", 10_000))
 		synctest.Wait()

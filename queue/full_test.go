@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quail/queue/machine"
+	"quail/wal"
 	"quail/wal/vfs"
 )
 
@@ -109,7 +110,7 @@ func fullDisk(t *testing.T, restart string) {
 	failures := 0
 	open := func() {
 		cfg := w.fullConfig(fullReserve)
-		cfg.Store.Events.LogFailed = func(_ uint64, err error) { failures++; t.Logf("log failed: %v", err) }
+		cfg.Store.Events.LogFailed = func(_ wal.LogName, err error) { failures++; t.Logf("log failed: %v", err) }
 		cfg.Store.Events.JournalFailed = func(err error) { failures++; t.Logf("journal failed: %v", err) }
 		var err error
 		if w.set, _, err = Open(cfg); err != nil {
@@ -173,7 +174,7 @@ func TestQuickProducersAreRefusedInTime(t *testing.T) {
 		w.fs.SetCapacity(4 << 20)
 		cfg := w.fullConfig(fullReserve)
 		cfg.Store.JournalBytes, cfg.Store.WriteBehindBytes = 64<<20, 64<<20
-		cfg.Store.Events.LogFailed = func(_ uint64, err error) { t.Errorf("log failed: %v", err) }
+		cfg.Store.Events.LogFailed = func(_ wal.LogName, err error) { t.Errorf("log failed: %v", err) }
 		var err error
 		if w.set, _, err = Open(cfg); err != nil {
 			t.Fatal(err)

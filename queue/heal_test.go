@@ -60,3 +60,43 @@ func TestQueueGoesOnAfterItsLogFailed(t *testing.T) {
 		w.set.Close()
 	})
 }
+
+// Without this whoever reads the log at night has a number, and must ask each queue for its own to know which one stopped.
+func TestALogThatFailsIsNamed(t *testing.T) {
+	for _, life := range []struct {
+		name   string
+		before func(w *world)
+	}{
+		{"made in this life", func(w *world) {}},
+		{"known from a checkpoint", func(w *world) { w.open(); w.push("orders", "a"); w.set.Close() }},
+		{"known from the journal", func(w *world) { w.open(); w.push("orders", "a"); w.lose() }},
+	} {
+		t.Run(life.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{t: t, fs: vfs.NewLossy(22), opts: machine.DefaultOptions()}
+				life.before(w)
+				failing := vfs.NewFailing(w.fs)
+				failed, reopened := make(chan wal.LogName, 1), make(chan wal.LogName, 1)
+				cfg := w.config(failing)
+				cfg.Store.Events.LogFailed = func(name wal.LogName, _ error) { failed <- name }
+				cfg.Store.Events.LogReopened = func(r wal.LogReopened) { reopened <- r.LogName }
+				set, _, err := Open(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.set = set
+				failing.FailWhen(func(op vfs.Op) bool { return op.Kind == vfs.OpWrite && strings.Contains(op.Path, "/queues/") },
+					vfs.FailShort, errors.New("EIO"))
+				w.push("orders", "b")
+				want := wal.LogName{Queue: "orders", Incarnation: set.find([]byte("orders")).log.Incarnation()}
+				if got := <-failed; got != want {
+					t.Errorf("failed: %+v, want %+v", got, want)
+				}
+				if got := <-reopened; got != want {
+					t.Errorf("goes on: %+v, want %+v", got, want)
+				}
+				w.set.Close()
+			})
+		})
+	}
+}

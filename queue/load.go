@@ -42,13 +42,16 @@ type unloaded struct {
 	// later are the records behind it without their bodies: kind, flags, length of meta, length of body, meta.
 	later   []byte
 	records uint64
+	// size is about how many bytes of both there are to work through, once all are there; 0 when nothing is to be done with them any more.
+	// It can be read by whoever asks for the queue, while state and later belong to who holds mu.
+	size atomic.Int64
 
 	mu  sync.Mutex // held while the queue is loaded
 	err error      // why it cannot be
 }
 
 // bytes is about how much there is to do.
-func (u *unloaded) bytes() int { return len(u.state) + len(u.later) }
+func (u *unloaded) bytes() int { return int(u.size.Load()) }
 
 // add takes over a record of the journal.
 func (u *unloaded) add(r *record.Record) error {
@@ -125,6 +128,7 @@ func (q *queue) load() error {
 	if err != nil {
 		u.err = fmt.Errorf("load queue %q, incarnation %d: %w", q.name, q.log.Incarnation(), err)
 		u.state, u.later = nil, nil
+		u.size.Store(0) // whoever asks hears why at once
 		q.loader.done(0, u.err)
 		return u.err
 	}
@@ -186,6 +190,10 @@ type loader struct {
 // newLoader loads these queues, in the order of their making.
 func newLoader(s *Set, list []*queue, replayed bool) *loader {
 	l := &loader{set: s, began: time.Now(), queues: len(list), next: slices.Clone(list), replayed: replayed}
+	for _, q := range list {
+		u := q.unloaded.Load()
+		u.size.Store(int64(len(u.state) + len(u.later)))
+	}
 	slices.SortStableFunc(l.next, func(a, b *queue) int { return a.unloaded.Load().bytes() - b.unloaded.Load().bytes() })
 	l.left.Store(int64(len(list)))
 	for _, q := range list {

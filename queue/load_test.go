@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quail/queue/machine"
+	"quail/wal"
 	"quail/wal/vfs"
 )
 
@@ -369,5 +370,24 @@ func TestLoadingOrder(t *testing.T) {
 	}
 	if want := []string{"1", "3", "2", "0"}; !slices.Equal(got, want) {
 		t.Errorf("loaded in the order %v, want %v", got, want)
+	}
+}
+
+// Without this who asks for a queue while its loading fails reads what the loader is just letting go of, and may see any size: half of it says
+// that a queue with a million delayed messages is loaded by the command itself.
+func TestSizeIsReadWhileLoadingFails(t *testing.T) {
+	set := New(Config{LoadAtOnceBytes: 1})
+	q := &queue{set: set, name: "q", log: new(wal.QueueLog)}
+	q.unloaded.Store(&unloaded{state: []byte("no state"), later: []byte("no record")})
+	newLoader(set, []*queue{q}, false)
+	failed := make(chan error)
+	go func() { failed <- q.load() }()
+	for code := "LOADING"; code == "LOADING"; {
+		if code = codeOf(q.ready()); code != "LOADING" && code != "WALERR" {
+			t.Fatalf("who asks gets %q", code)
+		}
+	}
+	if err := <-failed; err == nil {
+		t.Error("it was loaded")
 	}
 }

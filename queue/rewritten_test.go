@@ -18,7 +18,7 @@ func rewrittenStore(t *testing.T) string {
 	cfg := diskConfig(dir)
 	rewritten := make(chan struct{}, 100)
 	cfg.Store.Events.LogRewritten = func(wal.LogRewritten) { rewritten <- struct{}{} }
-	cfg.Store.Events.RewriteFailed = func(_ uint64, err error) { t.Errorf("rewrite: %v", err) }
+	cfg.Store.Events.RewriteFailed = func(_ wal.LogName, err error) { t.Errorf("rewrite: %v", err) }
 	set, _, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -92,6 +92,9 @@ type Set struct {
 	// names is the newest commit that made or deleted a queue: what an answer about which queues there are rests on.
 	names atomic.Pointer[Future]
 
+	// listed is byName's names, nil if nobody has asked since they changed. The slice is never changed.
+	listed atomic.Pointer[[]string]
+
 	aheads     aheads      // what the queues have read ahead
 	stopping   atomic.Bool // pulls do not wait any more
 	background sync.WaitGroup
@@ -187,10 +190,10 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 		}
 	}
 	failed, reopened := cfg.Events.LogFailed, cfg.Events.LogReopened
-	cfg.Events.LogFailed = func(incarnation uint64, err error) {
-		s.logChanged(incarnation)
+	cfg.Events.LogFailed = func(name wal.LogName, err error) {
+		s.logChanged(name.Incarnation)
 		if failed != nil {
-			failed(incarnation, err)
+			failed(name, err)
 		}
 	}
 	cfg.Events.LogReopened = func(r wal.LogReopened) {
@@ -211,6 +214,7 @@ func (s *Set) openStore(resumeAfter uint64) (Report, error) {
 	l := newLoader(s, all, found.Records > 0)
 	s.mu.Lock()
 	s.store, s.byName, s.byLife, s.loader = store, r.byName, r.byLife, l
+	s.namesChanged()
 	s.opened.Store(true)
 	s.names.Store(nil) // what it said is either recovered or gone
 	out := Report{Queues: len(r.byName), Recovery: found}
@@ -278,6 +282,7 @@ func (r *recovery) Load(log *wal.QueueLog, lsn uint64, state []byte) error {
 	if err != nil {
 		return err
 	}
+	log.Name(name)
 	q := newQueue(r.set, name, log, nil)
 	q.unloaded.Store(&unloaded{lsn: lsn, state: state})
 	r.byLife[log.Incarnation()] = q
@@ -313,6 +318,7 @@ func (r *recovery) Replay(log *wal.QueueLog, rec record.Record) error {
 			return fmt.Errorf("replay record %d of incarnation %d: %w", rec.LSN, rec.Incarnation, err)
 		}
 		q.name = name
+		log.Name(name)
 		r.name(q)
 	case machine.KindDelete:
 		if r.byName[q.name] == q {
@@ -465,10 +471,11 @@ func (s *Set) findOrCreate(name []byte, o machine.Options) (*queue, bool, error)
 	if err != nil {
 		return nil, false, walError(err)
 	}
-	q := newQueue(s, string(name), s.store.NewLog(incarnation), machine.New())
+	q := newQueue(s, string(name), s.store.NewLog(incarnation, string(name)), machine.New())
 	q.store = s.store
 	s.byName[q.name] = q
 	s.byLife[incarnation] = q
+	s.namesChanged()
 	q.mu.Lock() // nobody else knows the queue yet; the store's checkpoints do
 	defer q.mu.Unlock()
 	s.names.Store(q.commit(machine.CreateMeta(q.name, o, q.now().WallMillis)))
@@ -535,6 +542,7 @@ func (s *Set) Delete(name []byte) (existed bool, after *Future, err error) {
 		return false, s.names.Load(), nil
 	}
 	delete(s.byName, string(name))
+	s.namesChanged()
 	q.mu.Lock()
 	after = q.commit(machine.Effect{Kind: machine.KindDelete})
 	s.names.Store(after)
@@ -568,15 +576,25 @@ func (d *deletion) Durable() {
 
 // Names returns the names of all queues, sorted bytewise.
 func (s *Set) Names() []string {
-	s.mu.RLock()
-	names := make([]string, 0, len(s.byName))
-	for name := range s.byName {
-		names = append(names, name)
-	}
-	s.mu.RUnlock()
+	names := slices.Clone(s.NamesUnsorted())
 	sort.Strings(names)
 	return names
 }
+
+// NamesUnsorted returns the names of all queues in any order. They are shared, and must not be changed: until a queue is made or deleted
+// everybody gets the same slice, and then another one.
+func (s *Set) NamesUnsorted() []string {
+	s.mu.RLock() // what is made and kept under it is not older than a change, which takes the whole lock
+	defer s.mu.RUnlock()
+	if s.listed.Load() == nil {
+		names := slices.AppendSeq(make([]string, 0, len(s.byName)), maps.Keys(s.byName))
+		s.listed.CompareAndSwap(nil, &names)
+	}
+	return *s.listed.Load()
+}
+
+// namesChanged lets go of the list of names. Called with mu held.
+func (s *Set) namesChanged() { s.listed.Store(nil) }
 
 // Count is the number of queues.
 func (s *Set) Count() int {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"quail/queue/machine"
+	"quail/wal"
 )
 
 // backup makes one, and looks what it holds.
@@ -54,7 +55,7 @@ func (s *sim) openCopy(dir string) map[string]string {
 	cfg, life := s.config(), s.life
 	cfg.Store.FS, cfg.Store.Dir, cfg.Store.ReserveBytes = s.fs, dir, 0
 	cfg.Store.Events.JournalFailed = func(err error) { s.fail("the backup's journal failed: %v", err) }
-	cfg.Store.Events.LogFailed = func(_ uint64, err error) { s.fail("the backup's log failed: %v", err) }
+	cfg.Store.Events.LogFailed = func(_ wal.LogName, err error) { s.fail("the backup's log failed: %v", err) }
 	cfg.Background = func(string, func()) {} // it is only looked at
 	s.freeSpace()
 	set, _, err := Open(cfg)

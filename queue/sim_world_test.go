@@ -140,7 +140,7 @@ func (s *sim) config() Config {
 			ReserveBytes: s.reserve, LazyDelay: s.lazy,
 			Events: wal.Events{
 				JournalFailed: func(err error) { s.journalFailed(err) },
-				LogFailed:     func(incarnation uint64, err error) { s.logFailed(incarnation, err) },
+				LogFailed:     func(name wal.LogName, err error) { s.logFailed(name, err) },
 				LogReopened:   func(r wal.LogReopened) { s.tracef("log %d goes on, %d records anew", r.Incarnation, r.Records) },
 				DiskFull:      func(why *wal.FullError) { s.tracef("%v", why) },
 				DiskFreed:     func() { s.tracef("the disk has space again") },
@@ -181,11 +181,11 @@ func (s *sim) journalFailed(err error) {
 	s.lose()
 }
 
-func (s *sim) logFailed(incarnation uint64, err error) {
-	s.tracef("log %d failed: %v", incarnation, err)
+func (s *sim) logFailed(name wal.LogName, err error) {
+	s.tracef("log %d failed: %v", name.Incarnation, err)
 	s.stats.logFailures++
 	if wal.Damaged(err) && !s.rotten {
-		s.fail("log %d is called damaged, and nothing rotted: %v", incarnation, err)
+		s.fail("log %d of %q is called damaged, and nothing rotted: %v", name.Incarnation, name.Queue, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"quail/queue/machine"
+	"quail/wal"
 	"quail/wal/vfs"
 )
 
@@ -40,7 +41,7 @@ func (s *stepped) open() {
 	cfg.Store.Stepped = true
 	cfg.Background = func(who string, f func()) { s.chores = append(s.chores, chore{who, f}) }
 	cfg.StoreReopened = func(Report) { s.reopened++ }
-	cfg.Store.Events.LogFailed = func(_ uint64, err error) { s.failed = append(s.failed, err) }
+	cfg.Store.Events.LogFailed = func(_ wal.LogName, err error) { s.failed = append(s.failed, err) }
 	set, _, err := Open(cfg)
 	if err != nil {
 		s.t.Fatalf("open: %v", err)

@@ -111,6 +111,38 @@ func TestACLLoadClosesWhoChanged(t *testing.T) {
 	boss.expect("+OK\r\n+OK\r\n*3\r\n$1\r\na\r\n$1\r\nb\r\n$7\r\ndefault\r\n")
 }
 
+// Without this CONFIG SET requirepass answers OK, and the password that everybody was told does not let them in: at once where the default user is
+// off, and else from the next start or ACL LOAD on. Where the file leaves the default user to requirepass, it changes the password.
+func TestRequirepassIsRefusedWhereTheACLFileDecides(t *testing.T) {
+	const refused = "-ERR CONFIG SET failed (possibly related to argument 'requirepass') - the aclfile has the user default, and it wins over requirepass; " +
+		"change the password with ACL SETUSER default resetpass >…, and keep it with ACL SAVE\r\n"
+	path := filepath.Join(t.TempDir(), "users.acl")
+	if err := os.WriteFile(path, []byte("user boss on >boss ~* +@all\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := commands.NewUsers()
+	file := NewACLFile(vfs.OS, path, users, func() string { return "first" })
+	if _, _, err := file.Load(); err != nil {
+		t.Fatal(err)
+	}
+	s := startWith(t, ln, func(c *Config) { c.Users, c.ACLFile = users, file }, "requirepass=first", "auth-delay=0")
+	t.Cleanup(func() { s.shutdown(t) })
+	boss := s.dial(t)
+	boss.send(cmd("AUTH", "boss", "boss") + cmd("CONFIG", "SET", "requirepass", "second") + cmd("AUTH", "second") + cmd("AUTH", "boss", "boss"))
+	boss.expect("+OK\r\n+OK\r\n+OK\r\n+OK\r\n")
+	boss.send(cmd("ACL", "SAVE") + cmd("CONFIG", "SET", "timeout", "7", "requirepass", "third") + cmd("AUTH", "second") + cmd("AUTH", "boss", "boss"))
+	boss.expect("+OK\r\n" + refused + "+OK\r\n+OK\r\n") // the file that was saved has the default user
+	if err := os.WriteFile(path, []byte("user boss on >boss ~* +@all\nuser default off\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	boss.send(cmd("ACL", "LOAD") + cmd("CONFIG", "SET", "requirepass", "third") + cmd("CONFIG", "GET", "timeout"))
+	boss.expect("+OK\r\n" + refused + "*2\r\n$7\r\ntimeout\r\n$1\r\n0\r\n")
+}
+
 // fromAfar is a listener whose clients seem to come from another machine.
 type fromAfar struct{ net.Listener }
 

@@ -24,8 +24,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"quail/commands/acl"
+	"quail/server/settings"
 	"quail/wal/vfs"
 )
 
@@ -44,6 +46,8 @@ type ACLFile struct {
 	users *acl.Users
 	// password is the setting requirepass, for a file that does not say what the default user may do.
 	password func() string
+	// hasDefault: the file, as it was loaded or saved last, says what the default user may do, and so requirepass does not.
+	hasDefault atomic.Bool
 
 	mu sync.Mutex // one Load or Save at a time; held during their IO, and by nothing else
 }
@@ -70,10 +74,21 @@ func (f *ACLFile) Load() (changed []string, checked bool, err error) {
 	if err != nil {
 		return nil, checked, err
 	}
+	_, said := all[acl.Default]
 	if err := f.settleDefault(all); err != nil {
 		return nil, checked, err
 	}
+	f.hasDefault.Store(said)
 	return f.users.Replace(all), checked, nil
+}
+
+// tryPassword refuses a new requirepass where it would let nobody in, or only until the file is read again.
+func (f *ACLFile) tryPassword(*settings.Values) (apply func(), err error) {
+	if f.hasDefault.Load() {
+		return nil, errors.New("the aclfile has the user default, and it wins over requirepass; change the password with ACL SETUSER default resetpass >…, " +
+			"and keep it with ACL SAVE")
+	}
+	return func() {}, nil
 }
 
 func (f *ACLFile) read() ([]byte, error) {
@@ -202,6 +217,7 @@ func (f *ACLFile) Save() error {
 		f.fs.Remove(aside)
 		return fmt.Errorf("put %s in the place of %s: %w", aside, f.path, err)
 	}
+	f.hasDefault.Store(true) // all users are in it
 	if err := f.fs.SyncDir(filepath.Dir(f.path)); err != nil {
 		return fmt.Errorf("sync the directory of %s, so that after a power cut the old file may be there: %w", f.path, err)
 	}

@@ -111,6 +111,7 @@ type socket interface {
 	Serve(func(ending bool) bool) error
 	Wait() error
 	TryRead(p []byte) (int, error)
+	Peer() (closed, reset bool)
 }
 
 // newConnection makes a connection of a socket; with a loop, that serves it from now on. It speaks TLS if config is not nil.

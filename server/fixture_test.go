@@ -170,8 +170,9 @@ func (q *fakeQueues) Len([]byte) (int64, *queue.Future, error) {
 	return int64(len(q.messages)), nil, nil
 }
 
-func (q *fakeQueues) Names() []string { return nil }
-func (q *fakeQueues) Count() int      { return 0 }
+func (q *fakeQueues) Names() []string         { return nil }
+func (q *fakeQueues) NamesUnsorted() []string { return nil }
+func (q *fakeQueues) Count() int              { return 0 }
 
 func (q *fakeQueues) WakeAll() {
 	if q.asleep == nil {

@@ -125,6 +125,8 @@ type pieces struct {
 	closed bool
 }
 
+func (p *pieces) Peer() (closed, reset bool) { return false, false }
+
 func (p *pieces) TryRead(b []byte) (int, error) {
 	if len(p.in) == 0 {
 		return 0, io.EOF
@@ -256,6 +258,7 @@ func (q steadyQueues) Info(name []byte) (*queue.Info, *queue.Future, error) {
 	return &queue.Info{}, nil, q.name(name)
 }
 func (q steadyQueues) Names() []string           { return []string{"a", "q"} }
+func (q steadyQueues) NamesUnsorted() []string   { return q.Names() }
 func (q steadyQueues) Count() int                { return 2 }
 func (q steadyQueues) Exists(name []byte) bool   { return string(name) == "q" }
 func (q steadyQueues) NamesAfter() *queue.Future { return nil }

@@ -34,8 +34,9 @@ const (
 // writers are lent to replies of parked connections.
 var writers = sync.Pool{New: func() any { return new(resp.Writer) }}
 
-// halfClosedWait is how long a half-closed client waits for a pull that it did not ask to block: it may be parked for a
-// moment, until pushes before it are durable. Then it counts as gone, as a half-closed client that blocks does at once.
+// halfClosedWait is how long a half-closed client waits for a turn, or for a pull that it did not ask to block: it may be parked for a
+// moment, until pushes before it are durable. Then it counts as gone, as a half-closed client that blocks does at once. A client that has
+// ended looks the same, so not to wait at all would leave who says "no more" behind its commands without their answers.
 const halfClosedWait = time.Second
 
 // Park is called by a command in place of a reply.
@@ -79,6 +80,22 @@ func (c *connection) isPatient() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.parked != nil && c.parked.patient && c.parked.state == waiting
+}
+
+// isGone reports whether nobody is there any more to read the answer to a command that has waited so long for its turn: killed, reset, or
+// half-closed for that time. Nothing that the client has sent behind it runs then.
+func (c *connection) isGone(waited time.Duration) bool {
+	if c.closing.Load() {
+		return true
+	}
+	if c.sock == nil {
+		return false
+	}
+	if closed, reset := c.sock.Peer(); reset || closed && waited >= halfClosedWait {
+		c.closing.Store(true)
+		return true
+	}
+	return false
 }
 
 func (c *connection) blocked() bool {

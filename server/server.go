@@ -147,6 +147,7 @@ func New(cfg Config) *Server {
 	}
 	if cfg.ACLFile != nil {
 		s.env.ACLFile = aclCommands{s, cfg.ACLFile}
+		cfg.Settings.Try([]*settings.Setting{settings.RequirePass.Setting}, cfg.ACLFile.tryPassword)
 	}
 	slowlog := func() {
 		s.env.Slowlog.Configure(cfg.Settings.Int(settings.SlowlogTime), cfg.Settings.Int(settings.SlowlogMax))
@@ -250,14 +251,15 @@ func (s *Server) ready() error {
 func (s *Server) runInTurn(call *commands.Call) {
 	const which = commands.FlagReadOnly | commands.FlagPrompt | commands.FlagFast
 	if spec := commands.Lookup(call.Args[0]); spec != nil && spec.Flags&which == commands.FlagReadOnly {
+		began := time.Now()
 		if first, _ := spec.Keys(); first == 0 {
 			s.lists <- struct{}{}
 			defer func() { <-s.lists }()
 		}
 		s.turns <- struct{}{}
 		defer func() { <-s.turns }()
-		if c, ok := call.Conn.(*connection); ok && c.closing.Load() {
-			return // killed meanwhile
+		if c, ok := call.Conn.(*connection); ok && c.isGone(time.Since(began)) {
+			return
 		}
 	}
 	s.run(call)

@@ -1,9 +1,13 @@
 package server
 
 import (
+	"net"
+	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"quail/commands"
 )
@@ -72,6 +76,82 @@ func TestKilledClientsTakeNoTurn(t *testing.T) {
 		}
 	})
 }
+
+// Without this the commands of clients that have ended while they stood in line are run, one after the other, for nobody, and everybody
+// else stands behind them. Who has only said that it asks for nothing more gets its answer, unless that takes very long.
+func TestVanishedClientsTakeNoTurn(t *testing.T) {
+	if !inRounds || runtime.GOOS != "linux" {
+		t.Skip("nothing tells what became of a client that its own goroutine serves")
+	}
+	s := start(t)
+	release := make(chan struct{})
+	var ran atomic.Int64
+	s.run = func(c *commands.Call) {
+		ran.Add(1)
+		if isWord(c.Args[1], "HOLD") {
+			<-release
+		}
+		c.W.Simple("OK")
+	}
+	asked := 0
+	ask := func(queue string, times int) *client {
+		c := s.dial(t)
+		c.send(strings.Repeat(cmd("QPEEK", queue), times))
+		asked += times * len(cmd("QPEEK", queue))
+		eventually(t, "it has asked", func() bool { return s.counters.input.Load() >= uint64(asked) })
+		return c
+	}
+	var holders []*client
+	for range cap(s.turns) {
+		holders = append(holders, ask("HOLD", 1))
+	}
+	eventually(t, "all turns are taken", func() bool { return ran.Load() == int64(cap(s.turns)) })
+	vanished, half := ask("q", 3), ask("q", 2)
+	vanished.conn.(*net.TCPConn).SetLinger(0) // it ends with a reset, as a program does that leaves replies unread
+	vanished.conn.Close()
+	half.closeWrite()
+	close(release)
+	half.expectEnd("+OK\r\n+OK\r\n")
+	for _, c := range holders {
+		c.expect("+OK\r\n")
+	}
+	eventually(t, "the connection of who vanished is closed", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.connections) == len(holders)
+	})
+	if got, want := ran.Load(), int64(cap(s.turns)+2); got != want {
+		t.Errorf("%d commands ran, want %d: one client was gone before its turn", got, want)
+	}
+}
+
+// Without this a client that has ended in the usual way, whose connection looks half-closed, is never counted as gone.
+func TestHalfClosedClientDoesNotWaitForEverForItsTurn(t *testing.T) {
+	peer := new(fakeSocket)
+	c := &connection{sock: peer}
+	if c.isGone(time.Hour) {
+		t.Error("gone, though it is there")
+	}
+	if peer.closed = true; c.isGone(halfClosedWait - 1) {
+		t.Error("gone at once, though it may only have nothing more to ask")
+	}
+	if !c.isGone(halfClosedWait) || !c.closing.Load() {
+		t.Error("not gone, or what it sent behind it runs still")
+	}
+	if c = (&connection{sock: peer}); c.isGone(0) {
+		t.Error("gone at once")
+	}
+	if peer.reset = true; !c.isGone(0) {
+		t.Error("not gone, though it was reset")
+	}
+}
+
+type fakeSocket struct {
+	socket
+	closed, reset bool
+}
+
+func (s *fakeSocket) Peer() (closed, reset bool) { return s.closed, s.reset }
 
 // Without this a hundred clients that look at large messages stand before everybody else: a push took seconds.
 func TestReadersTakeTurns(t *testing.T) {

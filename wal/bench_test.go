@@ -71,7 +71,7 @@ func benchStore(b *testing.B, dir string, queues int) (*Store, []*benchQueue) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		q := &benchQueue{log: s.NewLog(id)}
+		q := &benchQueue{log: s.NewLog(id, fmt.Sprint("q", id))}
 		src.queues.Store(id, q)
 		list = append(list, q)
 	}

@@ -244,7 +244,7 @@ func TestBrokenLogLeavesOthers(t *testing.T) {
 		cfg := testConfig(disk, "data")
 		var mu sync.Mutex
 		var failed []uint64
-		cfg.Events.LogFailed = func(id uint64, _ error) { mu.Lock(); failed = append(failed, id); mu.Unlock() }
+		cfg.Events.LogFailed = func(name LogName, _ error) { mu.Lock(); failed = append(failed, name.Incarnation); mu.Unlock() }
 		s, _, err := w.open(cfg, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -29,7 +29,7 @@ const (
 
 // LogReopened tells that a queue whose log had failed goes on.
 type LogReopened struct {
-	Incarnation uint64
+	LogName
 	// Records were written again, since the log did not durably hold them.
 	Records uint64
 	// Stopped is how long the queue was.
@@ -166,7 +166,7 @@ func (q *QueueLog) heal(inJournal [][]byte, journalErr error) (again bool) {
 	q.err = err
 	q.mu.Unlock()
 	if damaged {
-		q.store.logFailed(q.incarnation, err) // the reason it stays stopped is another than the one reported first
+		q.store.logFailed(q, err) // the reason it stays stopped is another than the one reported first
 	}
 	return !damaged
 }
@@ -300,7 +300,7 @@ func (q *QueueLog) goOn(records uint64) {
 		q.store.kick(q.store.writeKick)
 	}
 	if f := q.store.cfg.Events.LogReopened; f != nil {
-		f(LogReopened{Incarnation: q.incarnation, Records: records, Stopped: stopped})
+		f(LogReopened{LogName: q.name(), Records: records, Stopped: stopped})
 	}
 }
 

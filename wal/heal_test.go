@@ -31,7 +31,7 @@ type heard struct {
 func (h *heard) events() Events {
 	h.failed, h.reopened = map[uint64]int{}, map[uint64]int{}
 	return Events{
-		LogFailed: func(id uint64, _ error) { h.mu.Lock(); h.failed[id]++; h.mu.Unlock() },
+		LogFailed: func(name LogName, _ error) { h.mu.Lock(); h.failed[name.Incarnation]++; h.mu.Unlock() },
 		LogReopened: func(r LogReopened) {
 			h.mu.Lock()
 			h.reopened[r.Incarnation]++

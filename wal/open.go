@@ -74,7 +74,7 @@ func Open(cfg Config, source Source, r Replayer, resumeAfter uint64) (*Store, Re
 	s.recovering = false
 	for _, q := range s.logs {
 		if err := q.Err(); err != nil {
-			s.logFailed(q.incarnation, err)
+			s.logFailed(q, err)
 		}
 	}
 	s.awaitBytes()
@@ -304,7 +304,7 @@ func (s *Store) replayGroup(g *group, at place, r Replayer, rec *Recovery, reser
 			if view.LSN != 1 {
 				return nil // of a queue that the checkpoint knows to be deleted
 			}
-			q = s.NewLog(view.Incarnation)
+			q = s.NewLog(view.Incarnation, "")
 		}
 		if view.LSN <= q.last {
 			return nil // the checkpoint covers it

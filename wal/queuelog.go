@@ -20,6 +20,7 @@ import (
 type QueueLog struct {
 	store       *Store
 	incarnation uint64
+	queue       string // its name, for an operator alone; it does not change once the store is open
 
 	mu      sync.Mutex // guards the fields below; never held during IO
 	tail    [][]byte   // records from tailLSN on that are not in the log yet
@@ -66,6 +67,11 @@ type commitMark struct {
 
 // Incarnation is the number that names this log.
 func (q *QueueLog) Incarnation() uint64 { return q.incarnation }
+
+// Name tells a log that a Replayer was given whose it is. Only a Replayer may call it.
+func (q *QueueLog) Name(queue string) { q.queue = queue }
+
+func (q *QueueLog) name() LogName { return LogName{q.queue, q.incarnation} }
 
 // committed takes over freshly committed records. Called in LSN order, under the queue's lock.
 func (q *QueueLog) committed(raws [][]byte, f *Future) {
@@ -287,7 +293,7 @@ func (q *QueueLog) open() (seglog.Log, error) {
 			return err
 		}
 		log = opened
-		q.store.reportTorn(q.incarnation, report)
+		q.store.reportTorn(q.name(), report)
 		return nil
 	})
 	if err != nil {
@@ -340,7 +346,7 @@ func (q *QueueLog) fail(operation string, err error) error {
 	if first {
 		q.store.space.spent(err)
 		q.store.pendingBytes.Add(-pending)
-		q.store.logFailed(q.incarnation, err)
+		q.store.logFailed(q, err)
 		q.store.stopped(q)
 	}
 	return err
@@ -566,12 +572,12 @@ func (e *orderError) Error() string {
 }
 
 // reportTorn tells of bytes that were cut off a queue's log when it was opened. The journal has what belongs there.
-func (s *Store) reportTorn(incarnation uint64, r seglog.Report) {
+func (s *Store) reportTorn(name LogName, r seglog.Report) {
 	if s.cfg.Events.TornTail == nil {
 		return
 	}
 	for _, part := range r.Torn {
-		s.cfg.Events.TornTail(TornTail{Incarnation: incarnation, File: part.File, Offset: part.Offset, Bytes: part.Bytes,
+		s.cfg.Events.TornTail(TornTail{Queue: name.Queue, Incarnation: name.Incarnation, File: part.File, Offset: part.Offset, Bytes: part.Bytes,
 			SavedAs: part.SavedAs, Reason: "what is behind the checkpoint is not whole records"})
 	}
 }

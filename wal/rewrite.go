@@ -75,7 +75,7 @@ type Live struct {
 
 // LogRewritten tells that space of a queue's log was given back while its front stayed.
 type LogRewritten struct {
-	Incarnation uint64
+	LogName
 	// Bytes is the size of the log before and after, Segments the number of its files.
 	BytesBefore, BytesAfter       int64
 	SegmentsBefore, SegmentsAfter int
@@ -199,13 +199,13 @@ func (s *Store) rewritten(r LogRewritten, err error) {
 		f(r)
 	}
 	if f := s.cfg.Events.RewriteFailed; f != nil && err != nil {
-		f(r.Incarnation, err)
+		f(r.LogName, err)
 	}
 }
 
 // rewriteLog rewrites what is worth it in one log. An error is no failure of the log.
 func (s *Store) rewriteLog(q *QueueLog) (report LogRewritten, err error) {
-	report.Incarnation = q.incarnation
+	report.LogName = q.name()
 	began := time.Now()
 	live, ok := s.source.Live(q.incarnation)
 	if !ok || !q.isWasteful(&live) {

@@ -69,7 +69,7 @@ func TestSpaceComesBackBehindOldMessages(t *testing.T) {
 			var reports []LogRewritten
 			cfg := testConfig(disk, "data")
 			cfg.Events.LogRewritten = func(r LogRewritten) { reports = append(reports, r) }
-			cfg.Events.RewriteFailed = func(_ uint64, err error) { t.Error(err) }
+			cfg.Events.RewriteFailed = func(_ LogName, err error) { t.Error(err) }
 			s, _, err := w.open(cfg, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -126,7 +126,7 @@ func TestFailedRewriteIsTriedAgain(t *testing.T) {
 			cfg := testConfig(disk, "data")
 			cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30 // none but the test's own checkpoints
 			var failures []error
-			cfg.Events.RewriteFailed = func(_ uint64, err error) { failures = append(failures, err) }
+			cfg.Events.RewriteFailed = func(_ LogName, err error) { failures = append(failures, err) }
 			s, _, err := w.open(cfg, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -170,7 +170,7 @@ func TestRewriteLeavesDamageAlone(t *testing.T) {
 			cfg := testConfig(disk, "data")
 			cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
 			failures := 0
-			cfg.Events.RewriteFailed = func(_ uint64, err error) { failures++ }
+			cfg.Events.RewriteFailed = func(_ LogName, err error) { failures++ }
 			s, _, err := w.open(cfg, 0)
 			if err != nil {
 				t.Fatal(err)

@@ -116,7 +116,7 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 	for _, q := range list {
 		snap, ok := s.source.Snapshot(q.incarnation)
 		if err := s.waitFor(snap.After); err != nil {
-			return nil, fmt.Errorf("records of incarnation %d: %w", q.incarnation, err)
+			return nil, fmt.Errorf("records of queue %q, incarnation %d: %w", q.queue, q.incarnation, err)
 		}
 		if !ok {
 			if err := s.failure(); err != nil {
@@ -144,7 +144,7 @@ func (s *Store) saveStates(list []*QueueLog) ([]checkpointState, error) {
 				err = s.setAside(q, logLast, snap.LSN)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("set records of incarnation %d aside: %w", q.incarnation, err)
+				return nil, fmt.Errorf("set records of queue %q, incarnation %d, aside: %w", q.queue, q.incarnation, err)
 			}
 		}
 		states = append(states, checkpointState{incarnation: q.incarnation, lsn: snap.LSN,

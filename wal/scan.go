@@ -44,6 +44,7 @@ type journalEnd struct {
 // TornTail reports bytes at the end of a log that a crash left incomplete. Those of the journal were never acknowledged; what
 // belongs to a queue's log is in the journal, and is written again.
 type TornTail struct {
+	Queue       string `json:",omitempty"` // whose log it is, if it is known
 	Incarnation uint64 // of the queue whose log it is; 0: the journal
 	// File is the segment or journal file, Offset where in it the torn bytes began.
 	File   string

@@ -79,17 +79,23 @@ type Config struct {
 type Events struct {
 	TornTail      func(TornTail)
 	JournalFailed func(error)
-	LogFailed     func(incarnation uint64, err error)
+	LogFailed     func(LogName, error)
 	LogReopened   func(LogReopened)
 	LogRewritten  func(LogRewritten)
 	// RewriteFailed: what was to be rewritten is as it was, and the log in order.
-	RewriteFailed  func(incarnation uint64, err error)
+	RewriteFailed  func(LogName, error)
 	CheckpointDone func(CheckpointReport)
 	// CheckpointFailed: the journal keeps everything, and the next checkpoint tries again.
 	CheckpointFailed func(error)
 	// DiskFull: pushes are refused and all else goes on. DiskFreed: they are taken again.
 	DiskFull  func(*FullError)
 	DiskFreed func()
+}
+
+// LogName says to an operator which queue's log is meant.
+type LogName struct {
+	Queue       string // its name, as a client gave it
+	Incarnation uint64 // the directory's name, in hexadecimal there
 }
 
 // CheckpointReport says what one checkpoint did.
@@ -185,8 +191,9 @@ func (s *Store) NowMillis() int64 { return s.ClockMillis(time.Now()) }
 func (s *Store) ClockMillis(at time.Time) int64 { return s.clock0 + at.Sub(s.start).Milliseconds() }
 
 // NewLog makes the log of a new incarnation. Its directory is made when the first record is written behind.
-func (s *Store) NewLog(incarnation uint64) *QueueLog {
+func (s *Store) NewLog(incarnation uint64, queue string) *QueueLog {
 	q := s.newLog(checkpointState{incarnation: incarnation, first: 1})
+	q.queue = queue
 	s.mu.Lock()
 	s.logs[incarnation] = q
 	s.mu.Unlock()
@@ -305,9 +312,9 @@ func (s *Store) logDir(incarnation uint64) string {
 	return filepath.Join(s.queuesDir(), fmt.Sprintf("%016x", incarnation))
 }
 
-func (s *Store) logFailed(incarnation uint64, err error) {
+func (s *Store) logFailed(q *QueueLog, err error) {
 	if s.cfg.Events.LogFailed != nil && !s.recovering { // while recovering, the queue may turn out to be deleted
-		s.cfg.Events.LogFailed(incarnation, err)
+		s.cfg.Events.LogFailed(q.name(), err)
 	}
 }
 

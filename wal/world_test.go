@@ -164,7 +164,7 @@ func (w *world) create(s *Store) (*life, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w.mu.Lock()
-	q.log = s.NewLog(id)
+	q.log = s.NewLog(id, fmt.Sprint("q", id))
 	w.queues[id] = q
 	w.mu.Unlock()
 	q.commitLocked(s, record.Record{Kind: kindPut, Body: []byte("first")})

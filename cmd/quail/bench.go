@@ -19,13 +19,13 @@ import (
 type benchCmd struct {
 	Quail         string `name:"quail" placeholder:"ADDR" help:"Measure the Quail at this host:port. Default: start one for the run."`
 	QuailServer   string `name:"quail-server" placeholder:"FILE" help:"The program to start as Quail. Default: this one."`
-	QuailUser     string `name:"quail-user" aliases:"user" env:"QUAIL_USER" placeholder:"NAME" help:"User for --quail. Default: default."`
-	QuailPassword string `name:"quail-password" aliases:"pass" env:"QUAIL_PASSWORD,QUAIL_REQUIREPASS" placeholder:"TEXT" help:"Password for --quail."`
+	QuailUser     string `name:"user" aliases:"quail-user" env:"QUAIL_USER" placeholder:"NAME" help:"User to authenticate as at --quail. Default: default."`
+	QuailPassword string `name:"pass" aliases:"quail-password" env:"QUAIL_PASSWORD,QUAIL_REQUIREPASS" placeholder:"TEXT" help:"The user's password at --quail. The environment is safer: a command line can be seen by others."`
 	tlsFlags
 	Redis         string   `name:"redis" placeholder:"ADDR" help:"Measure the Redis at this host:port; \"none\" measures Quail alone. Default: start one for the run, if there is a redis-server."`
 	RedisServer   string   `name:"redis-server" placeholder:"FILE" help:"The program to start as Redis. Default: redis-server on the PATH."`
 	RedisPassword string   `name:"redis-password" env:"REDISCLI_AUTH" placeholder:"TEXT" help:"Password for --redis."`
-	Scenarios     []string `name:"scenarios" placeholder:"S1,S2,…" help:"Which scenarios to run. Default: all. docs/benchmarks.md tells what each does."`
+	Scenarios     []string `name:"scenarios" placeholder:"S1,S2" help:"Which scenarios to run. Default: all. docs/benchmarks.md tells what each does."`
 	Rounds        int      `name:"rounds" default:"5" placeholder:"N" help:"How often each server runs each scenario, in turns. Default: 5."`
 	Seconds       int      `name:"seconds" default:"3" placeholder:"S" help:"How long a turn lasts. Default: 3."`
 	Messages      int64    `name:"messages" default:"0" placeholder:"N" help:"How many messages a turn has, instead of --seconds."`

@@ -36,7 +36,7 @@ func TestDockerImage(t *testing.T) {
 	docker(t, build...)
 	t.Cleanup(func() {
 		exec.Command("docker", "rm", "-f", name).Run()
-		exec.Command("docker", "volume", "rm", name).Run()
+		exec.Command("docker", "volume", "rm", name, name+"-backups").Run()
 		exec.Command("docker", "rmi", name).Run()
 	})
 	checkImageConfig(t, name)
@@ -50,12 +50,20 @@ func TestDockerImage(t *testing.T) {
 	free.Close()
 	run := func() {
 		docker(t, "run", "-d", "--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL",
-			"-e", "QUAIL_LISTEN="+address, "-v", name+":/data", name)
+			"-e", "QUAIL_LISTEN="+address, "-v", name+":/data", "-e", "QUAIL_BACKUP_DIR=/backup", "-v", name+"-backups:/backup", name)
 		awaitHealthy(t, name)
 	}
 	run()
 	if replies, err := ask(address, "QPUSH greetings hello"); err != nil || replies != ":2\n" {
 		t.Fatalf("%q %v", replies, err)
+	}
+	// A new volume at /backup belongs to root unless the image has that directory for it to take its owner from.
+	docker(t, "exec", name, "/quail", "backup", "monday")
+	if found := docker(t, "exec", name, "/quail", "check", "/backup/monday"); !strings.Contains(found, "greetings") || !strings.HasSuffix(found, "sound") {
+		t.Errorf("the backup: %s", found)
+	}
+	if top := docker(t, "top", name, "-eo", "uid,pid,args"); !strings.Contains(top, "65532") {
+		t.Errorf("who runs it: %s", top)
 	}
 	docker(t, "stop", name)
 	if code := docker(t, "inspect", "-f", "{{.State.ExitCode}}", name); code != "0" {

@@ -53,21 +53,21 @@ func storeEvents(log zerolog.Logger) wal.Events {
 		JournalFailed: func(err error) {
 			log.Error().Err(err).Msg("the journal failed: writes get -WALERR until the store is open again; look at the disk")
 		},
-		LogFailed: func(incarnation uint64, err error) {
+		LogFailed: func(of wal.LogName, err error) {
 			if wal.Damaged(err) {
-				log.Error().Uint64("incarnation", incarnation).Err(err).Msg("a queue's log is damaged: this queue stops until it is restored, the others go on; see docs/operations.md")
+				log.Error().Str("queue", of.Queue).Uint64("incarnation", of.Incarnation).Err(err).Msg("a queue's log is damaged: this queue stops until it is restored, the others go on; see docs/operations.md")
 				return
 			}
-			log.Error().Uint64("incarnation", incarnation).Err(err).Msg("a queue's log failed: this queue stops and is tried again every few seconds, the others go on; look at the disk")
+			log.Error().Str("queue", of.Queue).Uint64("incarnation", of.Incarnation).Err(err).Msg("a queue's log failed: this queue stops and is tried again every few seconds, the others go on; look at the disk")
 		},
 		LogReopened: func(r wal.LogReopened) {
-			log.Warn().Uint64("incarnation", r.Incarnation).Uint64("records", r.Records).Dur("stopped_ms", r.Stopped).Msg("a queue whose log had failed goes on; what the log lacked was written again")
+			log.Warn().Str("queue", r.Queue).Uint64("incarnation", r.Incarnation).Uint64("records", r.Records).Dur("stopped_ms", r.Stopped).Msg("a queue whose log had failed goes on; what the log lacked was written again")
 		},
 		LogRewritten: func(r wal.LogRewritten) {
-			log.Debug().Uint64("incarnation", r.Incarnation).Int64("bytes_before", r.BytesBefore).Int64("bytes_after", r.BytesAfter).Dur("took_ms", r.Duration).Msg("a log gave back the space of messages that are gone")
+			log.Debug().Str("queue", r.Queue).Uint64("incarnation", r.Incarnation).Int64("bytes_before", r.BytesBefore).Int64("bytes_after", r.BytesAfter).Dur("took_ms", r.Duration).Msg("a log gave back the space of messages that are gone")
 		},
-		RewriteFailed: func(incarnation uint64, err error) {
-			log.Error().Uint64("incarnation", incarnation).Err(err).Msg("space of messages that are gone could not be given back; the log is as it was, and it will be tried again")
+		RewriteFailed: func(of wal.LogName, err error) {
+			log.Error().Str("queue", of.Queue).Uint64("incarnation", of.Incarnation).Err(err).Msg("space of messages that are gone could not be given back; the log is as it was, and it will be tried again")
 		},
 		CheckpointDone: func(r wal.CheckpointReport) {
 			log.Debug().Int("queues", r.Queues).Int64("bytes", r.Bytes).Dur("took_ms", r.Duration).Msg("checkpoint")

@@ -56,41 +56,42 @@ func (c *serveCmd) run(p *process) int {
 	defer signal.Stop(signals)
 
 	// The address comes first: a taken port is found before a long recovery, and leaves no data directory behind.
-	listener, err := listen(values.Text(settings.Listen))
+	listener, err := listenPlain(values)
 	if err != nil {
 		log.Error().Err(err).Str("next", adviceListen(values.Text(settings.Listen), err)).Msg("cannot listen")
 		return exitFailed
 	}
 	users, aclFile, err := openUsers(values, log)
 	if err != nil {
-		listener.Close()
+		closeAll(listener)
 		log.Error().Err(err).Str("next", "see \"The ACL file\" in docs/security.md; nothing was changed").Msg("cannot load the ACL file")
 		return exitFailed
 	}
 	secure, certificates, err := listenTLS(values, log)
 	if err != nil {
-		listener.Close()
+		closeAll(listener)
 		log.Error().Err(err).Str("next", "check tls-port, tls-cert-file, tls-key-file, tls-ca-cert-file and tls-auth-clients; see docs/tls.md").Msg("cannot listen for TLS")
 		return exitFailed
 	}
 	adminListener, err := listenAdmin(values)
 	if err != nil {
-		listener.Close()
+		closeAll(listener, secure)
 		log.Error().Err(err).Str("next", "check admin-listen: the address for /metrics, with a port of its own").Msg("cannot listen for metrics")
 		return exitFailed
 	}
+	first := listener
+	if first == nil {
+		first = secure
+	}
 	directory := absolute(values.Text(settings.Data))
-	start := &start{directory: directory, address: listener.Addr(), began: began,
+	start := &start{directory: directory, address: first.Addr(), began: began,
 		opened: make(chan openReport, 1), loads: make(chan queue.LoadReport, 1), unloadable: make(chan error, 1)}
 	queues := queue.New(queueConfig(values, directory, log, start))
 	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues), Syncs: syncs(queues)})
 	warnIfCrowded(log, values, srv)
 	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
-	if values.Bool(settings.TLSOnly) {
-		listener.Close()
-		start.address = secure.Addr()
-	} else {
+	if listener != nil {
 		go func() { served <- srv.Serve(listener) }()
 	}
 	if secure != nil {
@@ -181,6 +182,23 @@ func openUsers(values *settings.Values, log zerolog.Logger) (*acl.Users, *server
 		log.Warn().Str("file", path).Msg("the ACL file has no checksum, so damage to it would not be noticed; ACL SAVE writes one")
 	}
 	return users, file, err
+}
+
+// listenPlain opens listen; nil with tls-only. Not even for a moment then: a client that came in it would send its password in the clear.
+func listenPlain(values *settings.Values) (net.Listener, error) {
+	if values.Bool(settings.TLSOnly) {
+		return nil, nil
+	}
+	return listen(values.Text(settings.Listen))
+}
+
+// closeAll closes what was opened of them.
+func closeAll(listeners ...net.Listener) {
+	for _, ln := range listeners {
+		if ln != nil {
+			ln.Close()
+		}
+	}
 }
 
 // listenTLS opens tls-port, if there is one, on the host of listen.

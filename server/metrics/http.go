@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,16 +53,25 @@ func New(source Source, ready func() error) *Server {
 // guard refuses what a web page made a browser of this machine ask under a name that the page's owner has pointed here (DNS rebinding).
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host
-		}
-		if ip := net.ParseIP(host); s.local && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if s.local && !isLocal(r.Host) {
 			http.Error(w, "this address is for its own machine: ask for localhost or 127.0.0.1", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isLocal reports whether a Host: names this machine in a way that no DNS decides on. A port may follow; it may be any, for tunnels.
+func isLocal(given string) bool {
+	host, _, err := net.SplitHostPort(given)
+	if err != nil {
+		host = given
+		if n := len(given); n > 2 && given[0] == '[' && given[n-1] == ']' { // an IPv6 address has its brackets without a port too
+			host = given[1 : n-1]
+		}
+	}
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // Serve answers on ln until Close.

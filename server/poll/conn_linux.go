@@ -283,6 +283,23 @@ func (c *Conn) CloseWrite() error {
 	return unix.Shutdown(c.fd, unix.SHUT_WR)
 }
 
+// Peer tells, without reading, what the other end did: closed its side, as a program does that has ended or that asks for nothing more, or
+// reset the connection. A Conn that is closed counts as reset.
+func (c *Conn) Peer() (closed, reset bool) {
+	if !c.use() {
+		return true, true
+	}
+	defer c.unuse()
+	fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLRDHUP}}
+	for {
+		_, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			break // no other can come of it
+		}
+	}
+	return fds[0].Revents&unix.POLLRDHUP != 0, fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+}
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
 

@@ -32,6 +32,9 @@ func (*Conn) Wait() error { return ErrUnsupported }
 // TryRead returns ErrUnsupported.
 func (*Conn) TryRead([]byte) (int, error) { return 0, ErrUnsupported }
 
+// Peer knows nothing.
+func (*Conn) Peer() (closed, reset bool) { return false, false }
+
 // TryWrite returns ErrUnsupported.
 func (*Conn) TryWrite([]byte) (int, error) { return 0, ErrUnsupported }
 

@@ -296,3 +296,30 @@ func TestManyConnectionsComeAndGo(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// Without this a client that has ended and one that is only silent look the same while nothing is read.
+func TestPeer(t *testing.T) {
+	c, client := pair(t, Config{}, nil)
+	see := func(what string, wantClosed, wantReset bool) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; {
+			closed, reset := c.Peer()
+			if closed == wantClosed && reset == wantReset {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: closed %v, reset %v", what, closed, reset)
+			}
+		}
+	}
+	see("it is there", false, false)
+	client.Write([]byte("unread"))
+	see("it has said something", false, false)
+	client.CloseWrite()
+	see("it says no more", true, false)
+	client.SetLinger(0)
+	client.Close()
+	see("it has reset the connection", true, true)
+	c.Close()
+	see("closed here", true, true)
+}
