@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"quail/queue/machine"
 )
 
 // Without this a consumer of a backlog stands still each time that the disk is asked for more; and if a lock were held meanwhile, so
@@ -147,6 +149,47 @@ func TestReadingAheadIsBoundedForAllQueuesTogether(t *testing.T) {
 		}
 		if a := &w.set.aheads; a.bytes != 0 || a.queue.Len() != 0 {
 			t.Errorf("%d bytes of %d queues are counted that are deleted", a.bytes, a.queue.Len())
+		}
+	})
+}
+
+// Without this a hundred pulls of backlogs put a hundred goroutines, each with milliseconds of work, before everybody else's command.
+func TestFewReadAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		defer w.end()
+		w.push("orders", "a")
+		if err := w.set.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cfg := w.config(w.fs)
+		cfg.Background = nil
+		set, _, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.set = set
+		for range cap(set.reads) { // others read
+			set.reads.begin()
+		}
+		var got *Batch
+		var looked []Found
+		set.Consume(request("orders", "one"), func(b *Batch, _ *Future, _ error) { got = b })
+		go func() { looked, _, _ = set.Peek([]byte("orders"), machine.Gone, 0, 1) }()
+		synctest.Wait()
+		if got != nil || looked != nil {
+			t.Errorf("a log was read beside %d others", cap(set.reads))
+		}
+		set.reads.end()
+		synctest.Wait()
+		if got == nil || len(got.Messages) != 1 || len(looked) != 1 {
+			t.Errorf("got %v and %v when one of the others was done", got, looked)
+		}
+		for range cap(set.reads) - 1 {
+			set.reads.end()
+		}
+		if len(set.reads) != 0 {
+			t.Errorf("%d still count as reading", len(set.reads))
 		}
 	})
 }

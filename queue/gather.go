@@ -339,6 +339,8 @@ func (q *queue) fetch(read func() (reach, error)) {
 	}
 	q.fetching = true
 	q.set.inBackground("read", q.log.Incarnation(), func() {
+		q.set.reads.begin()
+		defer q.set.reads.end()
 		r, err := read()
 		q.mu.Lock()
 		q.fetching = false

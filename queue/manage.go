@@ -40,6 +40,8 @@ func (s *Set) Peek(name []byte, state machine.State, from uint64, most int) ([]F
 	if err != nil {
 		return nil, after, err
 	}
+	s.reads.begin()
+	defer s.reads.end()
 	list, _, err := q.look(wanted{state: state, from: from, most: most})
 	found := make([]Found, 0, len(list))
 	for i := range list {
