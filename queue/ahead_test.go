@@ -6,6 +6,9 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"quail/queue/machine"
 )
 
 // Without this a consumer of a backlog stands still each time that the disk is asked for more; and if a lock were held meanwhile, so
@@ -147,6 +150,71 @@ func TestReadingAheadIsBoundedForAllQueuesTogether(t *testing.T) {
 		}
 		if a := &w.set.aheads; a.bytes != 0 || a.queue.Len() != 0 {
 			t.Errorf("%d bytes of %d queues are counted that are deleted", a.bytes, a.queue.Len())
+		}
+	})
+}
+
+// Without this a hundred pulls of backlogs put a hundred goroutines, each with milliseconds of work, before everybody else's command.
+func TestFewReadAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		defer w.end()
+		w.push("orders", "a")
+		if err := w.set.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cfg := w.config(w.fs)
+		cfg.Background = nil
+		set, _, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.set = set
+		var ends []func()
+		for range cap(set.reads) { // others read
+			ends = append(ends, set.reads.begin())
+		}
+		var got *Batch
+		var looked []Found
+		set.Consume(request("orders", "one"), func(b *Batch, _ *Future, _ error) { got = b })
+		go func() { looked, _, _ = set.Peek([]byte("orders"), machine.Gone, 0, 1) }()
+		synctest.Wait()
+		if got != nil || looked != nil {
+			t.Errorf("a log was read beside %d others", cap(set.reads))
+		}
+		ends[0]()
+		synctest.Wait()
+		if got == nil || len(got.Messages) != 1 || len(looked) != 1 {
+			t.Errorf("got %v and %v when one of the others was done", got, looked)
+		}
+		for _, end := range ends {
+			end() // the first for the second time
+		}
+		if len(set.reads) != 0 {
+			t.Errorf("%d still count as reading", len(set.reads))
+		}
+	})
+}
+
+// Without this one read that the disk does not answer keeps everybody from reading.
+func TestAReadThatHangsHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReads(&Config{})
+		var hanging []func()
+		for range cap(r) {
+			hanging = append(hanging, r.begin())
+		}
+		began := time.Now()
+		end := r.begin()
+		if waited := time.Since(began); waited != readTurn {
+			t.Errorf("another read waited %v, want %v", waited, readTurn)
+		}
+		for _, one := range hanging {
+			one()
+		}
+		end()
+		if len(r) != 0 {
+			t.Errorf("%d count as reading at the end", len(r))
 		}
 	})
 }

@@ -363,6 +363,7 @@ func (q *queue) fetch(read func() (reach, error)) {
 	}
 	q.fetching = true
 	q.set.inBackground("read", q.log.Incarnation(), func() {
+		defer q.set.reads.begin()()
 		r, err := read()
 		q.mu.Lock()
 		q.fetching = false

@@ -40,6 +40,7 @@ func (s *Set) Peek(name []byte, state machine.State, from uint64, most int) ([]F
 	if err != nil {
 		return nil, after, err
 	}
+	defer s.reads.begin()()
 	list, _, err := q.look(wanted{state: state, from: from, most: most})
 	found := make([]Found, 0, len(list))
 	for i := range list {

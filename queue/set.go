@@ -8,6 +8,7 @@
 //	line.go     consumers that wait, and how they are served
 //	gather.go   choosing the messages of a batch, from memory and from the log
 //	aheads.go   the bound of what is read ahead for all queues together
+//	reads.go    how many read at a time
 //	info.go     what QINFO tells
 //	types.go    requests and answers
 package queue
@@ -96,6 +97,7 @@ type Set struct {
 	listed atomic.Pointer[[]string]
 
 	aheads     aheads      // what the queues have read ahead
+	reads      reads       // how many read at a time
 	stopping   atomic.Bool // pulls do not wait any more
 	background sync.WaitGroup
 	closed     chan struct{}
@@ -103,7 +105,7 @@ type Set struct {
 
 // New makes a Set that refuses everything with LOADING until it is opened.
 func New(cfg Config) *Set {
-	s := &Set{cfg: cfg, closed: make(chan struct{})}
+	s := &Set{cfg: cfg, closed: make(chan struct{}), reads: newReads(&cfg)}
 	s.broken.Store(notOpen)
 	return s
 }

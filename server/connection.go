@@ -67,6 +67,7 @@ type connection struct {
 	borrows  bool                             // ... and none that may keep its words
 	left     left                             // what the loop took from in and left to the own goroutine
 	looped   bool                             // the loop runs the commands, not the own goroutine
+	unheard  bool                             // the client does not read; see awaitReader
 	unread   bool                             // the socket may have input that no event will announce
 	greet    func(within time.Duration) error // the handshake of TLS that is still to come
 	// runningBytes is the size of a big command that runs, whose memory is not the input's any more.
@@ -207,6 +208,9 @@ func isWord(b []byte, word string) bool {
 func (c *connection) handle(args [][]byte) {
 	if c.alone != nil {
 		args, c.alone = c.alone, nil
+	}
+	if !c.looped && mayGetMuch(args[0]) {
+		c.awaitReader()
 	}
 	if c.closing.Load() {
 		return

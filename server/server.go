@@ -83,6 +83,8 @@ type Server struct {
 	turns chan struct{}
 	// lists has room for the one of them that may list all queues.
 	lists chan struct{}
+	// unheard has room for the one client that gets more though it has not read what it got; see awaitReader.
+	unheard chan struct{}
 
 	// run executes one command of a connection, runTogether several that fit each other; tests of the connections put their own in their place.
 	run         func(*commands.Call)
@@ -122,6 +124,7 @@ func New(cfg Config) *Server {
 		descriptors: descriptorLimit(),
 		turns:       make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		lists:       make(chan struct{}, 1),
+		unheard:     make(chan struct{}, 1),
 		run:         commands.Run,
 		runTogether: commands.RunTogether,
 		asked:       make(chan struct{}),

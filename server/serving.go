@@ -146,7 +146,7 @@ func (c *connection) serveInput() bool {
 	c.looped = true
 	defer func() { c.looped = false }()
 	for {
-		if c.closing.Load() || c.server.ledger.isOver() || !c.out.HasRoom(c.room()) || !c.serving.rounds.HasRoom() {
+		if c.closing.Load() || c.server.ledger.isOver() || !c.out.HasRoom(c.loopRoom()) || !c.serving.rounds.HasRoom() {
 			return false
 		}
 		c.slow, c.borrows = false, true
@@ -169,6 +169,14 @@ func (c *connection) serveInput() bool {
 			return true
 		}
 	}
+}
+
+// loopRoom is what may wait for a client whose commands the loop runs. One that does not read is left to its goroutine, which can wait for
+// it.
+func (c *connection) loopRoom() reply.Room {
+	room := c.room()
+	room.UnsentBytes = min(room.UnsentBytes, unreadBytesMax)
+	return room
 }
 
 // waitsBehind reports whether a command blocks the connection. What has arrived behind it is run by the own goroutine, which the

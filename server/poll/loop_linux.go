@@ -15,6 +15,10 @@ import (
 // eventsMax is how many ready sockets one round serves. More wait for the next round, which follows at once.
 const eventsMax = 256
 
+// unsentBytesMax is how much the system keeps of what a peer has no room for. By itself it keeps megabytes, memory that nobody counts, and
+// whoever writes notices as much later that the peer does not read. It is more than a quick peer takes before the writer comes back.
+const unsentBytesMax = 256 << 10
+
 // Loop is one epoll instance and the goroutine that waits for it. It is safe for concurrent use.
 type Loop struct {
 	cfg  Config
@@ -62,6 +66,7 @@ func (l *Loop) Adopt(conn *net.TCPConn) (*Conn, error) {
 	if err != nil || dupErr != nil {
 		return nil, fmt.Errorf("adopt %s: %w", conn.RemoteAddr(), errors.Join(err, dupErr))
 	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytesMax) // without it all is as it was, and costs memory
 	c := newConn(fd, conn.LocalAddr(), conn.RemoteAddr())
 	c.loop = l
 	conn.Close() // the socket has a second descriptor by now

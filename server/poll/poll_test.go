@@ -323,3 +323,23 @@ func TestPeer(t *testing.T) {
 	c.Close()
 	see("closed here", true, true)
 }
+
+// Without this a peer that does not read costs megabytes of the system's memory, which no limit of the server counts, and is noticed only
+// then.
+func TestThePeerThatDoesNotReadIsNoticedSoon(t *testing.T) {
+	c, _ := pair(t, Config{}, nil)
+	const most = 2 * unsentBytesMax // the peer's own buffer takes some
+	total := 0
+	for block := make([]byte, 16<<10); ; {
+		n, err := c.TryWrite(block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if total += n; n < len(block) {
+			break
+		}
+	}
+	if total < unsentBytesMax/2 || total > most {
+		t.Errorf("the system took %d bytes for a peer that does not read, want about %d", total, unsentBytesMax)
+	}
+}
