@@ -13,6 +13,7 @@ package integration
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -34,10 +35,13 @@ const gateWord = "behind-the-gate"
 // gateCalls are the calls that Go's os package and the server use to change files, and the names that faults have. Go uses the
 // newer form of each, openat and not open, on all machines.
 var gateCalls = map[int32]string{
-	unix.SYS_OPENAT: "openat", unix.SYS_WRITE: "write", unix.SYS_PWRITE64: "pwrite", unix.SYS_FSYNC: "fsync",
+	unix.SYS_OPENAT: "openat", unix.SYS_WRITE: "write", unix.SYS_PWRITE64: "pwrite", unix.SYS_PWRITEV2: syncedWrite, unix.SYS_FSYNC: "fsync",
 	unix.SYS_FDATASYNC: "fdatasync", unix.SYS_FTRUNCATE: "ftruncate", unix.SYS_FALLOCATE: "fallocate",
 	unix.SYS_RENAMEAT: "rename", unix.SYS_RENAMEAT2: "rename", unix.SYS_UNLINKAT: "unlink", unix.SYS_MKDIRAT: "mkdir",
 }
+
+// syncedWrite is a write of one piece with the sync in the same call.
+const syncedWrite = "pwrite+sync"
 
 // call is one system call that waits at the gate.
 type call struct {
@@ -53,7 +57,7 @@ type call struct {
 // verdict says what happens to a call; the zero value lets it pass.
 type verdict struct {
 	errno   syscall.Errno // the call fails with this and does nothing
-	pretend bool          // the call succeeds and does nothing
+	pretend bool          // the call succeeds and does nothing; of one that writes and syncs, the sync is left out
 	kill    bool          // the process is killed, and the call does nothing
 	half    bool          // a write does its first half, and says so; with kill, nobody hears of it
 }
@@ -228,7 +232,7 @@ func (g *gate) answer(notice *seccompNotice) seccompReply {
 	}
 	v := g.judge(c)
 	if v.half {
-		n, err := c.writeHalf()
+		n, err := c.writeInstead(2)
 		if err != nil && c.process() != 0 { // else somebody has killed it meanwhile
 			g.t.Errorf("half of a write to %s: %v", c.path, err)
 		}
@@ -238,6 +242,12 @@ func (g *gate) answer(notice *seccompNotice) seccompReply {
 	case v.kill:
 		unix.Kill(int(notice.pid), unix.SIGKILL) // the thread's id serves as the process's
 		reply.flags, reply.val, reply.err = 0, 0, -int32(unix.EIO)
+	case v.pretend && c.name == syncedWrite:
+		n, err := c.writeInstead(1)
+		if err != nil && c.process() != 0 {
+			g.t.Errorf("a write to %s without its sync: %v", c.path, err)
+		}
+		reply.flags, reply.val = 0, int64(n)
 	case v.pretend:
 		reply.flags = 0
 	case v.errno != 0:
@@ -274,7 +284,9 @@ func (g *gate) describe(notice *seccompNotice) (c call, below bool) {
 }
 
 // isWrite tells the calls that have a buffer.
-func (c *call) isWrite() bool { return c.name == "write" || c.name == "pwrite" }
+func (c *call) isWrite() bool {
+	return c.name == "write" || c.name == "pwrite" || c.name == syncedWrite
+}
 
 // buffer reads what a write is to write from the caller's memory.
 func (c *call) buffer() ([]byte, error) {
@@ -283,14 +295,25 @@ func (c *call) buffer() ([]byte, error) {
 		return nil, err
 	}
 	defer memory.Close()
-	buffer := make([]byte, c.args[2])
-	_, err = memory.ReadAt(buffer, int64(c.args[1]))
+	address, size := c.args[1], c.args[2]
+	if c.name == syncedWrite {
+		if c.args[2] != 1 || c.args[5] != unix.RWF_DSYNC {
+			return nil, fmt.Errorf("a write of %d pieces with the flags %#x", c.args[2], c.args[5])
+		}
+		piece := make([]byte, 16) // two words
+		if _, err := memory.ReadAt(piece, int64(address)); err != nil {
+			return nil, err
+		}
+		address, size = binary.NativeEndian.Uint64(piece), binary.NativeEndian.Uint64(piece[8:])
+	}
+	buffer := make([]byte, size)
+	_, err = memory.ReadAt(buffer, int64(address))
 	return buffer, err
 }
 
 // offset is where a write is to write: the position of the open file, its end, or the call's argument.
 func (c *call) offset() (int64, error) {
-	if c.name == "pwrite" {
+	if c.name != "write" {
 		return int64(c.args[3]), nil
 	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", c.pid, int32(c.args[0])))
@@ -311,11 +334,21 @@ func (c *call) offset() (int64, error) {
 	return position, nil
 }
 
-// writeHalf does the first half of a write in the caller's place, on the caller's own open file, so that its position moves too.
-func (c *call) writeHalf() (int, error) {
+// writeInstead does the first part of a write in the caller's place, without a sync: on the caller's own open file, so that its position moves
+// too, or, if the call has a position, on the same file opened anew, which takes pieces of all sizes.
+func (c *call) writeInstead(parts int) (int, error) {
 	buffer, err := c.buffer()
 	if err != nil {
 		return 0, err
+	}
+	buffer = buffer[:len(buffer)/parts]
+	if c.name != "write" {
+		file, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/%d", c.pid, int32(c.args[0])), os.O_WRONLY, 0)
+		if err != nil {
+			return 0, err
+		}
+		defer file.Close()
+		return file.WriteAt(buffer, int64(c.args[3]))
 	}
 	process, err := unix.PidfdOpen(int(c.process()), 0)
 	if err != nil {
@@ -327,10 +360,6 @@ func (c *call) writeHalf() (int, error) {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	buffer = buffer[:len(buffer)/2]
-	if c.name == "pwrite" {
-		return unix.Pwrite(fd, buffer, int64(c.args[3]))
-	}
 	return unix.Write(fd, buffer)
 }
 

@@ -56,7 +56,10 @@ func (r *recording) recordAs(c call, v verdict) {
 	ch := diskCall{name: c.name, path: c.path, from: c.from, isDir: c.isDir, forgotten: sync && failed}
 	var err error
 	switch c.name {
-	case "write", "pwrite":
+	case "write", "pwrite", syncedWrite:
+		if failed || v.half {
+			ch.name = "pwrite" // what is left of it
+		}
 		if ch.data, err = c.buffer(); err == nil {
 			ch.offset, err = c.offset()
 			if v.half {
@@ -132,6 +135,8 @@ func (c *diskCall) repeat(disk *vfs.Lossy) {
 		c.on(disk, func(f vfs.File) { _ = f.Sync() })
 	case "write", "pwrite":
 		c.on(disk, func(f vfs.File) { _, _ = f.WriteAt(c.data, c.offset) })
+	case syncedWrite:
+		c.on(disk, func(f vfs.File) { _, _ = vfs.WriteDurably(f, c.data, c.offset) })
 	case "ftruncate":
 		c.on(disk, func(f vfs.File) { _ = f.Truncate(c.offset) })
 	case "fallocate":

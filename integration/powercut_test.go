@@ -110,7 +110,9 @@ func TestPowerCutsNoticeAServerThatDoesNotSync(t *testing.T) {
 			g := startBehindGate(t, c.s)
 			conn := c.s.connect(t)
 			must(t, conn, "QPUSH", "work.0", "made before the syncs stop")
-			g.set(func(c call) verdict { return verdict{pretend: c.name == "fsync" || c.name == "fdatasync"} })
+			g.set(func(c call) verdict {
+				return verdict{pretend: c.name == "fsync" || c.name == "fdatasync" || c.name == syncedWrite}
+			})
 			promised := 0
 			for ; promised < 200; promised++ {
 				must(t, conn, "QPUSH", fmt.Sprint("work.", promised%powerQueues), fmt.Sprint("promised ", promised))

@@ -444,14 +444,8 @@ func (j *journal) markEnd() {
 
 // commitGroup reports whether the journal may go on. Called with writer held, as all below it.
 func (j *journal) commitGroup(g *filling, number uint64) bool {
-	err := j.put(g, number, 0)
-	if err == nil && !j.cfg.noSync {
-		began := time.Now()
-		if err = j.file.Datasync(); err != nil {
-			err = fmt.Errorf("sync journal file %s: %w", j.file.Name(), err)
-		}
-		j.syncs.add(time.Since(began))
-	}
+	durably := !j.cfg.noSync
+	err := j.put(g, number, 0, durably)
 	if err == nil && j.begun.Load() != j.sequence {
 		err = j.cfg.begun.write(j.sequence)
 	}
@@ -484,7 +478,7 @@ func (j *journal) endMark() bool {
 	number := j.next
 	j.next++
 	j.mu.Unlock()
-	if err := j.put(newFilling(), number, flagEndMark); err != nil {
+	if err := j.put(newFilling(), number, flagEndMark, false); err != nil {
 		j.fail(err, nil)
 		return false
 	}
@@ -492,7 +486,7 @@ func (j *journal) endMark() bool {
 }
 
 // put writes one group where the last one ended, or at the start of the next file.
-func (j *journal) put(g *filling, number uint64, flags uint16) error {
+func (j *journal) put(g *filling, number uint64, flags uint16, durably bool) error {
 	span := groupSpan(g.bytes)
 	at := j.pos
 	fresh := j.file == nil || j.size-j.pos < span
@@ -503,6 +497,9 @@ func (j *journal) put(g *filling, number uint64, flags uint16) error {
 		at = 0
 	}
 	buf := j.scratch[:0]
+	if need := int(span) + blockBytes; cap(buf) < need {
+		buf = vfs.DirectBuffer(need + need/4)
+	}
 	durable, clock := j.durable.Load(), j.cfg.clock()
 	if fresh {
 		buf = append(buf, make([]byte, blockBytes)...)
@@ -525,7 +522,15 @@ func (j *journal) put(g *filling, number uint64, flags uint16) error {
 	} else {
 		j.scratch = nil
 	}
-	if n, err := j.file.WriteAt(buf, at); err != nil || n != len(buf) {
+	write, began := j.file.WriteAt, time.Now()
+	if durably {
+		write = func(p []byte, off int64) (int, error) { return vfs.WriteDurably(j.file, p, off) }
+	}
+	n, err := write(buf, at)
+	if durably {
+		j.syncs.add(time.Since(began))
+	}
+	if err != nil || n != len(buf) {
 		return fmt.Errorf("write group %d to journal file %s at %d: %d of %d bytes: %w", number, j.file.Name(), at, n, len(buf), errOrShort(err))
 	}
 	j.pos = at + int64(len(buf))
@@ -581,7 +586,7 @@ func (j *journal) rotate(span int64) error {
 			return err
 		}
 	}
-	f, err := j.cfg.fs.OpenFile(path, os.O_RDWR, 0o640)
+	f, err := j.cfg.fs.OpenFile(path, os.O_RDWR|vfs.Direct, 0o640)
 	if err != nil {
 		return fmt.Errorf("open journal file: %w", err)
 	}

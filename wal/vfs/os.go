@@ -14,12 +14,20 @@ var OS FS = osFS{}
 
 type osFS struct{}
 
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	direct bool // see Direct
+}
 
 func (osFS) Open(name string) (File, error) { return wrapOS(os.Open(name)) }
 
 func (osFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
-	return wrapOS(os.OpenFile(name, flag, perm))
+	if flag&Direct != 0 {
+		if f, ok := openDirect(name, flag, perm); ok {
+			return osFile{f, true}, nil
+		}
+	}
+	return wrapOS(os.OpenFile(name, flag&^Direct, perm))
 }
 
 // wrapOS keeps a nil *os.File from becoming a File that is not nil.
@@ -27,7 +35,7 @@ func wrapOS(f *os.File, err error) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return osFile{File: f}, nil
 }
 
 func (osFS) Mkdir(name string, perm os.FileMode) error    { return os.Mkdir(name, perm) }
@@ -71,6 +79,25 @@ func (f osFile) Datasync() error {
 		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
 	return nil
+}
+
+// writeDurably writes past the page cache, with the sync in the same call. Where the disk wants larger blocks or the file system has no
+// such call, it is done in the usual way.
+func (f osFile) writeDurably(p []byte, off int64) (int, error) {
+	n, err := writeSync(f.File, p, off)
+	if errors.Is(err, syscall.EINVAL) && clearDirect(f.File) == nil {
+		n, err = writeSync(f.File, p, off)
+	}
+	if unsupported(err) {
+		if n, err = f.WriteAt(p, off); err == nil {
+			err = f.Datasync()
+		}
+		return n, err
+	}
+	if err != nil {
+		return n, &os.PathError{Op: "write and sync", Path: f.Name(), Err: err}
+	}
+	return n, nil
 }
 
 // Preallocate reserves the space in one piece where the file system can, and then writes it: reserved space alone is

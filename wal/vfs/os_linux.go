@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,9 @@ func withFD(f *os.File, op func(fd int) error) error {
 // keepMax is how long a sync may take for the next one to keep Go's processor. The usual ones take a tenth of that.
 const keepMax = time.Millisecond
 
+// keepBytesMax is how much may be written while Go's processor is kept: the disk takes a megabyte in a millisecond or more.
+const keepBytesMax = 512 << 10
+
 // datasyncs is how the last sync went.
 var datasyncs patience
 
@@ -54,6 +58,67 @@ func datasync(f *os.File) error {
 			return nil
 		})
 	})
+}
+
+// Direct is a flag of OpenFile for a file that WriteDurably writes to: it goes past the page cache where that is known to be safe and quicker.
+// Every write must then be whole blocks of 512 bytes, at a multiple of that, from a DirectBuffer; nothing is read through this file.
+// One call in place of two was measured to take 0.9 of the time, and the server's S3 and S4 went to 1.15 of their rate.
+const Direct = syscall.O_DIRECT
+
+// openDirect opens past the page cache on ext4 and xfs. Others take the flag too, and do not all sync what is written with it.
+func openDirect(name string, flag int, perm os.FileMode) (f *os.File, ok bool) {
+	f, err := os.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, false
+	}
+	var s syscall.Statfs_t
+	err = withFD(f, func(fd int) error { return syscall.Fstatfs(fd, &s) })
+	if err != nil || s.Type != unix.EXT4_SUPER_MAGIC && s.Type != unix.XFS_SUPER_MAGIC {
+		f.Close()
+		return nil, false
+	}
+	return f, true
+}
+
+// clearDirect makes f an ordinary file.
+func clearDirect(f *os.File) error {
+	return withFD(f, func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			return err
+		}
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_DIRECT)
+		return err
+	})
+}
+
+// writeSync writes p and syncs it, as datasync does. An error that it gives is the call's own.
+func writeSync(f *os.File, p []byte, off int64) (n int, err error) {
+	letGo := func() error {
+		return withFD(f, func(fd int) (err error) {
+			n, err = unix.Pwritev2(fd, [][]byte{p}, off, unix.RWF_DSYNC)
+			return err
+		})
+	}
+	if runtime.GOMAXPROCS(0) == 1 || len(p) == 0 || len(p) > keepBytesMax {
+		err = letGo()
+		return n, err
+	}
+	err = datasyncs.run(letGo, func() error {
+		return withFD(f, func(fd int) error {
+			v := unix.Iovec{Base: &p[0]}
+			v.SetLen(len(p))
+			// The offset in two halves, of which the lower one is all of it in a word of 64 bits.
+			low, high := uintptr(off), uintptr(uint64(off)>>32)
+			written, _, errno := syscall.RawSyscall6(unix.SYS_PWRITEV2, uintptr(fd), uintptr(unsafe.Pointer(&v)), 1, low, high, unix.RWF_DSYNC)
+			if errno != 0 {
+				return errno
+			}
+			n = int(written)
+			return nil
+		})
+	})
+	return n, err
 }
 
 // patience chooses between two ways of one call by how long the last one took. The zero value takes it to be quick.

@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"unsafe"
 )
 
 // FS is a file system. Names are paths as package os takes them. All methods may be called from several goroutines.
@@ -25,7 +26,7 @@ type FS interface {
 	// Open opens a file, or a directory to lock it, for reading.
 	Open(name string) (File, error)
 	// OpenFile opens with the flags of package os: O_RDONLY, O_WRONLY or O_RDWR, with O_APPEND, O_CREATE, O_EXCL, O_TRUNC.
-	// A created file is durable only after Sync of the file and SyncDir of its directory.
+	// A created file is durable only after Sync of the file and SyncDir of its directory. Direct is a hint on top.
 	OpenFile(name string, flag int, perm os.FileMode) (File, error)
 	// Mkdir makes one directory; durable after SyncDir of its parent.
 	Mkdir(name string, perm os.FileMode) error
@@ -76,6 +77,31 @@ type File interface {
 	// Lock takes the exclusive lock of the file or directory (flock), without waiting. It is held until Close.
 	// Errors: ErrLocked if another open file, of this process or another, holds it.
 	Lock() error
+}
+
+// WriteDurably is WriteAt and Datasync, in one call if f was opened with Direct and the machine's file system can. After an error it is in
+// doubt what of p is there, and what will be.
+func WriteDurably(f File, p []byte, off int64) (n int, err error) {
+	if f, ok := f.(osFile); ok && f.direct {
+		return f.writeDurably(p, off)
+	}
+	if n, err = f.WriteAt(p, off); err != nil || n < len(p) {
+		return n, err
+	}
+	if err = f.Datasync(); err != nil {
+		return n, err
+	}
+	return n, nil
+}
+
+// directAlign is what memory that is written from past the page cache begins at a multiple of; a page is enough for every disk.
+const directAlign = 4096
+
+// DirectBuffer makes an empty buffer for writes to a file that was opened with Direct.
+func DirectBuffer(capacity int) []byte {
+	b := make([]byte, capacity+directAlign)
+	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (directAlign - 1)
+	return b[skip : skip : skip+capacity]
 }
 
 // OutOfSpace reports whether err says that the file system is full, or a quota used up: what was refused may work when others
