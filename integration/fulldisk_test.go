@@ -198,9 +198,8 @@ func fullRun(t *testing.T, c fullCase) {
 		t.Errorf("%d messages were taken, %d came out", taken, drained)
 	}
 	if c.foreign == "first" {
-		if err := tr.tryPush("work", fullBodyBytes); err == nil || !strings.Contains(err.Error(), "full") {
-			t.Errorf("somebody else has all the space, and a push got %v", err)
-		}
+		d.fill(s.dir) // xfs gives some back late, when files are closed that it had made room for
+		tr.pushUntilFull()
 		if err := os.Remove(d.foreign()); err != nil {
 			t.Fatal(err)
 		}
