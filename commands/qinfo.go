@@ -47,12 +47,13 @@ var infoKeys = []infoKey{
 	number("created", "When it was made (unix ms).", func(i *queue.Info) int64 { return i.CreatedMillis }),
 	text("blocked-reason", "In one sentence, why a pull would get nothing now, and what to do; empty if it would get something.",
 		func(i *queue.Info) string { return i.BlockedReason }),
+	text("paused", "What QPAUSE has stopped: `push`, `consume`, `push consume`, or nothing.", paused),
 
 	number("messages", "Messages that are not acknowledged, in any state.", func(i *queue.Info) int64 { return i.Counts.Total() }),
-	number("messages-ready", "Messages that the next pull may get.", func(i *queue.Info) int64 { return i.Counts.Ready }),
-	number("messages-delayed", "Messages whose first delivery is not due yet.", func(i *queue.Info) int64 { return i.Counts.Delayed }),
+	number("messages-ready", "Messages that were never delivered and wait for nothing but a pull.", func(i *queue.Info) int64 { return i.Counts.Ready }),
+	number("messages-delayed", "Messages that were pushed with a delay and not delivered yet; those that are due count here until a pull gets them.", func(i *queue.Info) int64 { return i.Counts.Delayed }),
 	number("messages-leased", "Messages in open batches.", func(i *queue.Info) int64 { return i.Counts.Leased }),
-	number("messages-retrying", "Messages that were delivered and went back.", func(i *queue.Info) int64 { return i.Counts.Retrying }),
+	number("messages-retrying", "Messages that were delivered and went back; those that are due count here until a pull gets them.", func(i *queue.Info) int64 { return i.Counts.Retrying }),
 	number("bytes", "Bytes of the bodies of all these.", func(i *queue.Info) int64 { return i.Counts.TotalBytes() }),
 	number("bytes-ready", "Bytes of the ready messages' bodies.", func(i *queue.Info) int64 { return i.Counts.ReadyBytes }),
 	number("bytes-delayed", "Bytes of the delayed messages' bodies.", func(i *queue.Info) int64 { return i.Counts.DelayedBytes }),
@@ -81,6 +82,18 @@ var infoKeys = []infoKey{
 	number("log-segments", "Files of the queue's log.", func(i *queue.Info) int64 { return int64(i.Segments) }),
 	number("log-bytes", "Their size.", func(i *queue.Info) int64 { return i.LogBytes }),
 	number("log-live-bytes", "What of it is bodies that are not acknowledged.", func(i *queue.Info) int64 { return i.LiveBytes }),
+}
+
+func paused(i *queue.Info) string {
+	switch {
+	case i.PushPaused && i.ConsumePaused:
+		return "push consume"
+	case i.PushPaused:
+		return "push"
+	case i.ConsumePaused:
+		return "consume"
+	}
+	return ""
 }
 
 func runQInfo(c *Call) {

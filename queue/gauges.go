@@ -8,6 +8,8 @@ type Gauge struct {
 	Counts machine.Counts
 	// Waiting is the number of consumers that wait in line, for the lock or for messages.
 	Waiting int
+	// PushPaused and ConsumePaused: somebody said QPAUSE.
+	PushPaused, ConsumePaused bool
 }
 
 // Gauges tells of the oldest queues, at most so many, and how many it left out; what is still being loaded is
@@ -24,7 +26,9 @@ func (s *Set) Gauges(most int) (list []Gauge, left int) {
 		}
 		q.mu.Lock()
 		if !q.deleted {
-			list = append(list, Gauge{Name: q.name, Counts: q.m.Counts(), Waiting: len(q.line)})
+			g := Gauge{Name: q.name, Counts: q.m.Counts(), Waiting: len(q.line)}
+			g.PushPaused, g.ConsumePaused = q.m.Paused()
+			list = append(list, g)
 		}
 		q.mu.Unlock()
 	}

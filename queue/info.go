@@ -67,6 +67,7 @@ func (q *queue) info(now machine.Time) *Info {
 		i.LockMillisLeft = max(lock.DeadlineMillis-now.ClockMillis, 0)
 	}
 	i.Batches = q.m.Batches(nil)
+	i.PushPaused, i.ConsumePaused = q.m.Paused()
 	i.BlockedReason = q.blockedReason(now, i)
 	return i
 }

@@ -94,6 +94,8 @@ type Info struct {
 	Segments  int
 	LogBytes  int64
 	LiveBytes int64
+	// PushPaused and ConsumePaused: somebody said QPAUSE.
+	PushPaused, ConsumePaused bool
 	// BlockedReason says in one sentence why a pull would get nothing now; empty if it would get something.
 	BlockedReason string
 }

@@ -106,6 +106,10 @@ func (f *tlsFlags) secure(server *link, values *settings.Values, host string) er
 	}
 	conn := tls.Client(server.Conn, config)
 	if err := conn.Handshake(); err != nil {
+		var unknown x509.UnknownAuthorityError
+		if errors.As(err, &unknown) {
+			err = fmt.Errorf("%w; name its authority's certificates with --cacert", err)
+		}
 		return fmt.Errorf("handshake: %w", err)
 	}
 	server.Conn = conn
@@ -236,6 +240,9 @@ func readReply(replies *bufio.Reader) ([]string, error) {
 	}
 	switch n, _ := strconv.Atoi(line[1:]); line[0] {
 	case '-':
+		if strings.HasPrefix(line, "-NOAUTH ") {
+			line += " Say --user and --pass, or set QUAIL_USER and QUAIL_PASSWORD."
+		}
 		return nil, errors.New(line[1:])
 	case '+', ':':
 		return []string{line[1:]}, nil

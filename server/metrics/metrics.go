@@ -143,6 +143,16 @@ func (c collector) queues() {
 			c.one(prometheus.GaugeValue, "quail_queue_bytes", "Their bodies.", float64(g.bytes), "queue", q.Name, "state", g.state)
 		}
 		c.one(prometheus.GaugeValue, "quail_queue_waiting_consumers", "Consumers that wait for messages or for the lock.", float64(q.Waiting), "queue", q.Name)
+		for _, p := range []struct {
+			what string
+			is   bool
+		}{{"push", q.PushPaused}, {"consume", q.ConsumePaused}} {
+			value := 0.0
+			if p.is {
+				value = 1
+			}
+			c.one(prometheus.GaugeValue, "quail_queue_paused", "1 if QPAUSE has stopped it.", value, "queue", q.Name, "what", p.what)
+		}
 		for _, t := range []struct {
 			event string
 			count int64
