@@ -76,6 +76,7 @@ type knowledge struct {
 	wallMax int64
 	// promises are what the clients that wait for an answer will be told, in order.
 	promises []promise
+	patient  bool // who asks now waits for something later anyway
 	// touched are the effects without an answer that no commit has made durable; inFlight those that are being written.
 	touched, inFlight []func()
 	rotten            bool
@@ -89,15 +90,25 @@ func newKnowledge() knowledge {
 
 // promise is what holds as soon as an answer leaves.
 type promise struct {
-	after *Future
-	keep  func()
+	after   *Future
+	keep    func()
+	patient bool
 }
 
 // promise: once after is done, somebody relies on what keep notes.
 func (s *sim) promise(after *Future, keep func()) {
-	s.promises = append(s.promises, promise{after, keep})
+	if !after.Done() {
+		after.Notify(simClient{s.patient})
+	}
+	s.promises = append(s.promises, promise{after, keep, s.patient})
 	s.answered()
 }
+
+// simClient waits for an answer, and may say that it can wait longer.
+type simClient struct{ patient bool }
+
+func (simClient) Durable()        {}
+func (c simClient) Patient() bool { return c.patient }
 
 // answered notes what was promised since it looked last. Answers become ready in the order of what they rest on.
 func (s *sim) answered() {

@@ -148,7 +148,9 @@ func (s *sim) step() {
 func (s *sim) round() {
 	life, store := s.life, s.set.store
 	held := s.set.Hold()
-	s.tracef("a round begins")
+	s.patient = s.dice.IntN(3) == 0
+	defer func() { s.patient = false }()
+	s.tracef("a round begins, patient: %v", s.patient)
 	for range 1 + s.dice.IntN(6) {
 		switch s.dice.IntN(5) {
 		case 0, 1:
@@ -166,6 +168,11 @@ func (s *sim) round() {
 	s.committing()
 	held.Release()
 	if s.halted || s.failing {
+		return
+	}
+	hurries := slices.ContainsFunc(s.promises, func(p promise) bool { return !p.patient && !p.after.Done() })
+	if !hurries && slices.ContainsFunc(s.queues(), func(q *queue) bool { return !q.last.Done() }) {
+		s.tracef("the round is left to the next commit")
 		return
 	}
 	if s.set.store == store {

@@ -341,8 +341,18 @@ func (s *sim) prolonged(q *queue) {
 	}
 }
 
+// prolongedAll is for the end of a life, in which nobody may have asked for what was loaded.
+func (s *sim) prolongedAll() {
+	for _, q := range s.queues() {
+		if q.isLoaded() {
+			s.prolonged(q)
+		}
+	}
+}
+
 // end ends the process without a word: the power goes, or it is killed.
 func (s *sim) end(power bool) {
+	s.prolongedAll()
 	s.life++ // no timer of it adds chores any more
 	s.chores = nil
 	if power {
@@ -393,6 +403,7 @@ func (s *sim) restart() {
 
 // restartNow is restart while chores wait, such as queues to be loaded.
 func (s *sim) restartNow() {
+	s.prolongedAll()
 	s.tracef("stop")
 	err := s.set.Close()
 	if s.halted {
