@@ -149,7 +149,7 @@ func (c *diskCall) repeat(disk *vfs.Lossy) {
 }
 
 func (c *diskCall) on(disk vfs.FS, do func(vfs.File)) {
-	if f, err := disk.OpenFile(c.path, os.O_RDWR, 0); err == nil { // a file that has no name any more is of no interest
+	if f, err := disk.OpenFile(c.path, os.O_RDWR|vfs.Direct, 0); err == nil { // a file that has no name any more is of no interest
 		do(f)
 		f.Close()
 	}

@@ -7,6 +7,7 @@ package queue
 import (
 	"container/list"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,12 +141,12 @@ func (q *queue) await(f *Future) {
 // Durable implements wal.Waiter: records became durable that somebody waits for.
 func (q *queue) Durable() { q.serve() }
 
-// Patient implements wal.Patient: with nothing to deliver nobody in the line has to be served soon. Otherwise they may wait for messages that are durable
-// before these records are.
+// Patient implements wal.Patient: with nothing to deliver nobody in the line has to be served soon, but for those who do not block and wait for what is durable to tell
+// that there is nothing. Otherwise they may wait for messages that are durable before these records are.
 func (q *queue) Patient() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.line) == 0 || q.m.Counts().Ready == 0
+	return !slices.ContainsFunc(q.line, func(w *waiter) bool { return w.settle != 0 }) && (len(q.line) == 0 || q.m.Counts().Ready == 0)
 }
 
 // refusal is why this queue cannot be used, or nil. Called with mu held.

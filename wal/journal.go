@@ -8,6 +8,7 @@ package wal
 // scan.go reads them back.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -133,6 +134,9 @@ type journal struct {
 	size      int64
 	sequence  uint64
 	scratch   []byte
+	// mark is the end mark in front of pos that nothing has synced. The next group in this file writes it once more: a disk may keep it in
+	// its cache while it writes what is behind it, and a hole in front of a durable group is damage.
+	mark []byte
 }
 
 // newJournal starts the writing goroutine. end says where recovery found the end; the first group goes into a new file.
@@ -497,13 +501,18 @@ func (j *journal) put(g *filling, number uint64, flags uint16, durably bool) err
 		at = 0
 	}
 	buf := j.scratch[:0]
-	if need := int(span) + blockBytes; cap(buf) < need {
+	if need := int(span) + 2*blockBytes; cap(buf) < need {
 		buf = vfs.DirectBuffer(need + need/4)
 	}
 	durable, clock := j.durable.Load(), j.cfg.clock()
 	if fresh {
 		buf = append(buf, make([]byte, blockBytes)...)
+		j.mark = nil // the header says where the file before ends
 		fileHeader{sequence: j.sequence, firstGroup: number, after: durable, clockMillis: clock, blocks: uint32(j.size / blockBytes)}.put(buf, j.cfg.id)
+	}
+	if durably && j.mark != nil {
+		buf = append(buf, j.mark...)
+		at -= int64(len(j.mark))
 	}
 	start := len(buf)
 	buf = append(buf, make([]byte, groupHeaderBytes)...)
@@ -534,6 +543,10 @@ func (j *journal) put(g *filling, number uint64, flags uint16, durably bool) err
 		return fmt.Errorf("write group %d to journal file %s at %d: %d of %d bytes: %w", number, j.file.Name(), at, n, len(buf), errOrShort(err))
 	}
 	j.pos = at + int64(len(buf))
+	j.mark = nil
+	if flags&flagEndMark != 0 {
+		j.mark = bytes.Clone(buf)
+	}
 	j.written.Add(int64(len(buf)))
 	j.cfg.space.takes(int64(len(buf)))
 	if fresh {

@@ -280,7 +280,7 @@ func (s *Store) HasRoom() bool { return s.space.full.Load() != nil || s.hasRoom(
 func (s *Store) Hold() { s.journal.hold() }
 
 // Release ends a Hold. What has gathered is committed on the caller's goroutine, which waits for the disk, and its Futures are
-// done when Release returns, unless another goroutine is committing just then.
+// done when Release returns, unless another goroutine is committing just then, or all who wait for it are Patient.
 func (s *Store) Release() { s.journal.release() }
 
 // MarkEnd says that no commit will come for a while: the journal then shows that its last group is whole.

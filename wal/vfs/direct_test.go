@@ -35,6 +35,17 @@ func TestWriteDurably(t *testing.T) {
 				at   int64
 			}{{block, 512}, {aside, 4096}, {block, 6144}, {block[:100], 3}} {
 				copy(want[one.at:], one.data)
+				if f, err = OS.OpenFile(path, os.O_RDWR|Direct, 0); err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				if n, err := f.WriteAt(one.data, one.at); n != len(one.data) || err != nil {
+					t.Fatalf("%d bytes at %d, without a sync: %d, %v", len(one.data), one.at, n, err)
+				}
+				if f, err = OS.OpenFile(path, os.O_RDWR|Direct, 0); err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
 				if n, err := WriteDurably(f, one.data, one.at); n != len(one.data) || err != nil {
 					t.Fatalf("%d bytes at %d: %d, %v", len(one.data), one.at, n, err)
 				}

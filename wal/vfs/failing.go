@@ -381,6 +381,11 @@ func (f *failingFile) sync(kind string, op func() error) error {
 	return failure
 }
 
+// syncRange implements rangeSyncer: the second operation of WriteDurably.
+func (f *failingFile) syncRange(from, to int64) error {
+	return f.sync(OpDatasync, func() error { return syncRange(f.File, from, to) })
+}
+
 func (f *failingFile) drop() {
 	if d, ok := f.File.(dropper); ok {
 		d.dropUnsynced()

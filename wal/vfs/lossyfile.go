@@ -87,6 +87,19 @@ func (c *content) sync() {
 	clear(c.dirty)
 }
 
+// syncRange brings a part of what is on the disk up to date, in whole sectors.
+func (c *content) syncRange(from, to int64) {
+	if int64(len(c.synced)) < min(to, int64(len(c.live))) {
+		c.sync() // a size that is not durable: the file system has to do more
+		return
+	}
+	from, to = from/sectorBytes*sectorBytes, min((to+sectorBytes-1)/sectorBytes*sectorBytes, int64(len(c.live)), int64(len(c.synced)))
+	copy(c.synced[from:to], c.live[from:to])
+	for s := from / sectorBytes; s*sectorBytes < to && s/64 < int64(len(c.dirty)); s++ {
+		c.dirty[s/64] &^= 1 << (s % 64)
+	}
+}
+
 // drop is what a failed sync does: the size stays, and un-synced bytes read as they are on the disk, or as a hole.
 func (c *content) drop() {
 	c.eachDirty(func(from, to int64) {
@@ -247,6 +260,19 @@ func (f *lossyFile) Sync() error {
 
 // Datasync implements File. The size is needed to read the content back, so it is Sync.
 func (f *lossyFile) Datasync() error { return f.Sync() }
+
+// syncRange implements rangeSyncer.
+func (f *lossyFile) syncRange(from, to int64) error {
+	if Direct == 0 || f.flag&Direct == 0 {
+		return f.Datasync()
+	}
+	err := f.begin("sync", false)
+	defer f.fs.mu.Unlock()
+	if err == nil {
+		f.node.syncRange(from, to)
+	}
+	return err
+}
 
 // dropUnsynced implements dropper, for Failing.
 func (f *lossyFile) dropUnsynced() {

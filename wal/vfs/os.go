@@ -88,16 +88,27 @@ func (f osFile) writeDurably(p []byte, off int64) (int, error) {
 	if errors.Is(err, syscall.EINVAL) && clearDirect(f.File) == nil {
 		n, err = writeSync(f.File, p, off)
 	}
-	if unsupported(err) {
-		if n, err = f.WriteAt(p, off); err == nil {
+	if err == nil && n < len(p) || unsupported(err) || errors.Is(err, syscall.EPERM) { // EPERM: a sandbox does not know the call
+		var rest int
+		n = max(n, 0)
+		if rest, err = f.WriteAt(p[n:], off+int64(n)); err == nil {
 			err = f.Datasync()
 		}
-		return n, err
+		return n + rest, err
 	}
 	if err != nil {
 		return n, &os.PathError{Op: "write and sync", Path: f.Name(), Err: err}
 	}
 	return n, nil
+}
+
+// WriteAt makes an ordinary file of one whose disk wants larger blocks.
+func (f osFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	if f.direct && n == 0 && errors.Is(err, syscall.EINVAL) && clearDirect(f.File) == nil {
+		return f.File.WriteAt(p, off)
+	}
+	return n, err
 }
 
 // Preallocate reserves the space in one piece where the file system can, and then writes it: reserved space alone is

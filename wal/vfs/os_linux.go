@@ -154,7 +154,7 @@ func freeBytes(name string) (int64, error) {
 	if err := syscall.Statfs(name, &s); err != nil {
 		return 0, err
 	}
-	return int64(s.Bavail) * s.Bsize, nil
+	return int64(s.Bavail) * int64(s.Bsize), nil
 }
 
 func flock(f *os.File) (held bool, err error) {

@@ -79,8 +79,9 @@ type File interface {
 	Lock() error
 }
 
-// WriteDurably is WriteAt and Datasync, in one call if f was opened with Direct and the machine's file system can. After an error it is in
-// doubt what of p is there, and what will be.
+// WriteDurably is WriteAt and Datasync, in one call if f was opened with Direct and the machine's file system can. Only p is durable then: a disk
+// that can write one block through its cache (FUA) keeps what was written before in there. After an error it is in doubt what of p is there,
+// and what will be.
 func WriteDurably(f File, p []byte, off int64) (n int, err error) {
 	if f, ok := f.(osFile); ok && f.direct {
 		return f.writeDurably(p, off)
@@ -88,10 +89,22 @@ func WriteDurably(f File, p []byte, off int64) (n int, err error) {
 	if n, err = f.WriteAt(p, off); err != nil || n < len(p) {
 		return n, err
 	}
-	if err = f.Datasync(); err != nil {
+	if err = syncRange(f, off, off+int64(n)); err != nil {
 		return n, err
 	}
 	return n, nil
+}
+
+// rangeSyncer is a file of a test that is opened with Direct: it syncs no more than WriteDurably promises.
+type rangeSyncer interface {
+	syncRange(from, to int64) error
+}
+
+func syncRange(f File, from, to int64) error {
+	if r, ok := f.(rangeSyncer); ok {
+		return r.syncRange(from, to)
+	}
+	return f.Datasync()
 }
 
 // directAlign is what memory that is written from past the page cache begins at a multiple of; a page is enough for every disk.
