@@ -251,17 +251,22 @@ func (s *sim) audit() {
 		case found && !l.live:
 			s.fail("%.30q was taken away and is in queue %s", l.body, there[l])
 		case !found && l.live && s.isOver(l):
-			l.live = false
-			l.pending++
-			s.touched = append(s.touched, func() { // nobody was told: it may be back after a loss
-				l.durable = false
-				l.pending--
-			})
+			s.endUntold(l)
 		case !found && l.live:
 			s.fail("%.30q is lost", l.body)
 		}
 	}
 	s.tracef("audit: %d messages", len(there))
+}
+
+// endUntold: the letter's TTL is over. Nobody was told, so after a loss, and with a clock that was set back, it may be there again.
+func (s *sim) endUntold(l *letter) {
+	l.live = false
+	l.pending++
+	s.touched = append(s.touched, func() {
+		l.durable = false
+		l.pending--
+	})
 }
 
 // learn is audit after a loss: it finds out what has survived.
@@ -291,6 +296,9 @@ func (s *sim) learn() {
 			s.fail("%.30q was taken away, durably, and is in queue %s", l.body, there[l])
 		case !found && l.durable && !s.isOver(l):
 			s.fail("%.30q is lost", l.body)
+		case !found && l.durable:
+			s.endUntold(l)
+			continue
 		}
 		l.live, l.durable = found, found
 	}
