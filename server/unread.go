@@ -39,7 +39,8 @@ func mayGetMuch(name []byte) bool {
 	return flags&which == commands.FlagReadOnly || flags&commands.FlagBlocking != 0
 }
 
-// awaitReader waits until the client has read, or may get more all the same. What is killed meanwhile is closed at once.
+// awaitReader waits until the client has read, or may get more all the same. What is killed meanwhile is closed within
+// unheardEvery.
 func (c *connection) awaitReader() {
 	c.commit()
 	if c.out.HasRoom(unreadRoom) {
