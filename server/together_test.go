@@ -30,9 +30,6 @@ func TestPushesOfAPipelineRunTogether(t *testing.T) {
 	c.send(sent)
 	c.expect(want)
 	s.queues.set(func(q *fakeQueues) {
-		if len(s.loops) > 0 && q.pushes > 50 {
-			t.Errorf("100 pushes that came in one write were %d decisions", q.pushes)
-		}
 		if len(q.messages) != 100 {
 			t.Fatalf("%d messages, not 100", len(q.messages))
 		}
@@ -45,6 +42,24 @@ func TestPushesOfAPipelineRunTogether(t *testing.T) {
 	for _, stats := range s.env.Stats.Commands() {
 		if stats.Name == "qpush" && stats.Calls != 100 {
 			t.Errorf("%d calls were counted, not 100", stats.Calls)
+		}
+	}
+	if len(s.loops) == 0 {
+		return
+	}
+	for round, before := 1, 0; ; round++ { // now and then the own goroutine is there first
+		decisions := 0
+		s.queues.set(func(q *fakeQueues) { decisions, before = q.pushes-before, q.pushes })
+		if decisions <= 50 {
+			return
+		}
+		if round > 10 {
+			t.Fatalf("%d times 100 pushes came in one write, and the last were %d decisions", round, decisions)
+		}
+		c := s.dial(t)
+		c.send(sent)
+		for i := range 100 {
+			c.expect(fmt.Sprintf(":%d\r\n", 100*round+i+1))
 		}
 	}
 }
