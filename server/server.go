@@ -247,13 +247,18 @@ func (s *Server) ready() error {
 	return nil
 }
 
+// readsMuch says so of commands that read logs or list a lot.
+func readsMuch(flags commands.Flags) bool {
+	const which = commands.FlagReadOnly | commands.FlagPrompt | commands.FlagFast
+	return flags&which == commands.FlagReadOnly
+}
+
 // runInTurn runs a command, and lets one that reads logs or lists a lot wait until few others do. Without that a hundred clients that ask for
 // much, and need not even read it, stand before everybody else's command in the scheduler's queue. Commands that change something do not
 // wait: a disk that is too slow for them must not stop the reading. Of those that list all queues only one at a time stands in line with the
 // others: a KEYS takes a second where there are very many queues, and a look at one queue must not wait for a hundred of them.
 func (s *Server) runInTurn(call *commands.Call) {
-	const which = commands.FlagReadOnly | commands.FlagPrompt | commands.FlagFast
-	if spec := commands.Lookup(call.Args[0]); spec != nil && spec.Flags&which == commands.FlagReadOnly {
+	if spec := commands.Lookup(call.Args[0]); spec != nil && readsMuch(spec.Flags) {
 		began := time.Now()
 		if first, _ := spec.Keys(); first == 0 {
 			s.lists <- struct{}{}

@@ -34,9 +34,8 @@ var (
 
 // mayGetMuch says so of commands whose replies may be large: those that read logs or list, and pulls.
 func mayGetMuch(name []byte) bool {
-	const which = commands.FlagReadOnly | commands.FlagPrompt | commands.FlagFast
 	flags := commands.FlagsOf(name)
-	return flags&which == commands.FlagReadOnly || flags&commands.FlagBlocking != 0
+	return readsMuch(flags) || flags&commands.FlagBlocking != 0
 }
 
 // awaitReader waits until the client has read, or may get more all the same. What is killed meanwhile is closed within

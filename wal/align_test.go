@@ -39,15 +39,8 @@ func (f pickyFile) WriteAt(p []byte, off int64) (int, error) {
 // Without this the journal goes through the page cache for ever after a group that begins somewhere.
 func TestGroupsAreWholeBlocksOfAlignedMemory(t *testing.T) {
 	w := newWorld()
-	s, _, err := w.open(testConfig(pickyDisk{vfs.NewLossy(1), t}, "data"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, q := w.openOne(t, testConfig(pickyDisk{vfs.NewLossy(1), t}, "data"))
 	defer s.Abandon()
-	q, err := w.create(s)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for size := 1; size < 100_000; size += size/3 + 1 { // groups larger than a file among them
 		for _, body := range []int{size, 1} {
 			if err := s.WaitRoom(); err != nil {

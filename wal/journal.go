@@ -288,15 +288,14 @@ func (j *journal) wakeSoon() {
 	j.mu.Lock()
 	isThis := j.soonFor == j.next
 	j.soonFor = 0
-	waits := j.cur.records > 0 && !j.cur.kicked
+	wake := false
 	switch {
-	case !waits:
+	case j.cur.records == 0 || j.cur.kicked:
 	case !isThis: // those that it was set for went with others; these have only come
 		j.wakeLater()
 	default:
-		j.cur.due = true
+		j.cur.due, wake = true, j.holds == 0
 	}
-	wake := waits && isThis && j.holds == 0
 	j.mu.Unlock()
 	if wake {
 		j.wake()
@@ -531,13 +530,14 @@ func (j *journal) put(g *filling, number uint64, flags uint16, durably bool) err
 	} else {
 		j.scratch = nil
 	}
-	write, began := j.file.WriteAt, time.Now()
+	var n int
+	var err error
 	if durably {
-		write = func(p []byte, off int64) (int, error) { return vfs.WriteDurably(j.file, p, off) }
-	}
-	n, err := write(buf, at)
-	if durably {
+		began := time.Now()
+		n, err = vfs.WriteDurably(j.file, buf, at)
 		j.syncs.add(time.Since(began))
+	} else {
+		n, err = j.file.WriteAt(buf, at)
 	}
 	if err != nil || n != len(buf) {
 		return fmt.Errorf("write group %d to journal file %s at %d: %d of %d bytes: %w", number, j.file.Name(), at, n, len(buf), errOrShort(err))

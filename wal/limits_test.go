@@ -134,16 +134,10 @@ func TestWaitRoomTellsWhyThereIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		disk := &brokenDir{FS: vfs.NewLossy(1)}
-		s, _, err := w.open(testConfig(disk, "data"), 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, q := w.openOne(t, testConfig(disk, "data"))
 		defer s.Abandon()
-		q, err := w.create(s)
-		if err != nil {
-			t.Fatal(err)
-		}
 		disk.breakBelow("data/checkpoints")
+		var err error
 		for err == nil {
 			if err = s.WaitRoom(); err == nil {
 				if err := q.commit(s, record.Record{Kind: kindPut, Body: make([]byte, 1000)}).Wait(); err != nil {
@@ -168,15 +162,8 @@ func TestRingIsRecycled(t *testing.T) {
 	w := newWorld()
 	lossy := vfs.NewLossy(1)
 	cfg := testConfig(lossy, "data")
-	s, _, err := w.open(cfg, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, q := w.openOne(t, cfg)
 	defer s.Abandon()
-	q, err := w.create(s)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for i := range 5000 { // 5 MB, 20 times the ring
 		if i%20 == 0 { // no group larger than a file: those have files of their own
 			if err := q.last.Wait(); err != nil {
@@ -421,15 +408,8 @@ func TestLeftoversGo(t *testing.T) {
 // A commit without records is durable at once: nothing would ever complete its Future.
 func TestEmptyCommit(t *testing.T) {
 	w := newWorld()
-	s, _, err := w.open(testConfig(vfs.NewLossy(1), "data"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, q := w.openOne(t, testConfig(vfs.NewLossy(1), "data"))
 	defer s.Abandon()
-	q, err := w.create(s)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if f := s.Commit(q.log, nil); !f.Done() || f.Err() != nil {
 		t.Fatal("it is pending")
 	}

@@ -127,15 +127,8 @@ func TestFailedRewriteIsTriedAgain(t *testing.T) {
 			cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30 // none but the test's own checkpoints
 			var failures []error
 			cfg.Events.RewriteFailed = func(_ LogName, err error) { failures = append(failures, err) }
-			s, _, err := w.open(cfg, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			s, q := w.openOne(t, cfg)
 			defer s.Abandon()
-			q, err := w.create(s)
-			if err != nil {
-				t.Fatal(err)
-			}
 			q.fill(t, s, 3000, 100)
 			disk.FailWhen(func(op vfs.Op) bool {
 				return op.Kind == kind && strings.Contains(op.Path, "-") && strings.Contains(op.Path, "queues")
@@ -171,15 +164,8 @@ func TestRewriteLeavesDamageAlone(t *testing.T) {
 			cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
 			failures := 0
 			cfg.Events.RewriteFailed = func(_ LogName, err error) { failures++ }
-			s, _, err := w.open(cfg, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			s, q := w.openOne(t, cfg)
 			defer s.Abandon()
-			q, err := w.create(s)
-			if err != nil {
-				t.Fatal(err)
-			}
 			q.fill(t, s, 3000, 100)
 			if err := q.log.flush(^uint64(0)); err != nil {
 				t.Fatal(err)
@@ -228,15 +214,8 @@ func TestRestingStoreTakesCheckpoint(t *testing.T) {
 		w := newWorld()
 		cfg := testConfig(vfs.NewLossy(1), "data")
 		cfg.JournalBytes, cfg.CheckpointBytes = 4<<20, 1<<30
-		s, _, err := w.open(cfg, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, q := w.openOne(t, cfg)
 		defer s.Abandon()
-		q, err := w.create(s)
-		if err != nil {
-			t.Fatal(err)
-		}
 		q.fill(t, s, 300, 100)
 		before := s.Stats().Checkpoints
 		<-time.After(5 * time.Minute)

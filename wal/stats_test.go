@@ -14,15 +14,8 @@ func TestStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		disk := &brokenDir{FS: vfs.NewLossy(1)}
-		s, _, err := w.open(testConfig(disk, "data"), 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, q := w.openOne(t, testConfig(disk, "data"))
 		defer s.Abandon()
-		q, err := w.create(s)
-		if err != nil {
-			t.Fatal(err)
-		}
 		put := func() error {
 			return q.commit(s, record.Record{Kind: kindPut, Body: make([]byte, 5000)}).Wait()
 		}
@@ -53,7 +46,8 @@ func TestStats(t *testing.T) {
 			t.Errorf("after a failed checkpoint: %+v", failed)
 		}
 		disk.breakBelow("data")
-		for err = nil; err == nil; { // until the journal needs a file
+		var err error
+		for err == nil { // until the journal needs a file
 			err = put()
 		}
 		synctest.Wait()

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"testing"
 
 	"quail/wal/record"
 	"quail/wal/seglog"
@@ -152,6 +153,21 @@ func (q *life) apply(r *record.Record) []byte {
 		q.first = binary.LittleEndian.Uint64(r.Meta)
 	}
 	return raw
+}
+
+// openOne opens a store in which one queue is made. The caller abandons it.
+func (w *world) openOne(t testing.TB, cfg Config) (*Store, *life) {
+	t.Helper()
+	s, _, err := w.open(cfg, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := w.create(s)
+	if err != nil {
+		s.Abandon()
+		t.Fatal(err)
+	}
+	return s, q
 }
 
 // create makes a queue with one record.

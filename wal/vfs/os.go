@@ -85,10 +85,8 @@ func (f osFile) Datasync() error {
 // such call, it is done in the usual way.
 func (f osFile) writeDurably(p []byte, off int64) (int, error) {
 	n, err := writeSync(f.File, p, off)
-	if errors.Is(err, syscall.EINVAL) && clearDirect(f.File) == nil {
-		n, err = writeSync(f.File, p, off)
-	}
-	if err == nil && n < len(p) || unsupported(err) || errors.Is(err, syscall.EPERM) { // EPERM: a sandbox does not know the call
+	// EINVAL: WriteAt makes an ordinary file of it. EPERM: a sandbox does not know the call.
+	if err == nil && n < len(p) || unsupported(err) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) {
 		var rest int
 		n = max(n, 0)
 		if rest, err = f.WriteAt(p[n:], off+int64(n)); err == nil {
