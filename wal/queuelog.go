@@ -378,6 +378,9 @@ func (q *QueueLog) flushLocked(upTo uint64) error {
 	if err != nil {
 		return q.fail("open", err)
 	}
+	if err := q.store.patiently(q, log.Prepare); err != nil {
+		return q.fail("open", err)
+	}
 	q.used.Store(true)
 	if err := q.writeLeft(&appender{q: q, log: log}); err != nil {
 		return q.fail("append from the journal to", err)

@@ -31,7 +31,7 @@ type writer interface {
 	append(lsn uint64, records [][]byte) error
 	// close gives up the tail's descriptor.
 	close() error
-	// reopen takes up the tail again, after close: it is the last segment in the directory, and ends with LSN last.
+	// reopen takes up the tail, at first and after close: it is the last segment in the directory, and ends with LSN last.
 	reopen(tail *segment, last uint64) error
 }
 
@@ -88,6 +88,7 @@ type core struct {
 	segments []*segment // at least one; rising, without a gap
 	last     uint64
 	newNames bool // segments were created since the directory was last synced
+	writing  bool // out has taken up the tail; only who holds writeMu changes it
 	removed  int  // segments removed since out was opened
 	failed   error
 	closed   bool
@@ -122,13 +123,8 @@ func open(cfg Config, first, last uint64, newWriter func(Config) writer) (Log, R
 		return nil, report, err
 	}
 	c := &core{cfg: cfg, out: newWriter(cfg), segments: p.segments, last: last}
-	tail := c.tail()
-	if len(tail.marks) > 0 {
+	if tail := c.tail(); len(tail.marks) > 0 {
 		c.marked = append(c.marked, tail)
-	}
-	if err := c.out.reopen(tail, last); err != nil {
-		_ = c.out.close() // what counts is why it cannot be opened
-		return nil, report, err
 	}
 	return c, report, nil
 }
@@ -158,7 +154,9 @@ func (c *core) Stats() Stats {
 	stats := Stats{Segments: len(c.segments)}
 	for _, s := range c.segments {
 		stats.Bytes += s.size
-		stats.TailBytes = s.size
+		if stats.TailBytes = 0; c.writing {
+			stats.TailBytes = s.size
+		}
 		if s.span.rewritten() {
 			stats.Rewritten++
 		}
@@ -190,11 +188,39 @@ func (c *core) fail(err error) error {
 	return c.failed
 }
 
+// Prepare implements Log.
+func (c *core) Prepare() error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return c.prepare()
+}
+
+// prepare has the writer take up the tail, for the first Append: who only reads pays neither the memory nor the time.
+func (c *core) prepare() error {
+	c.mu.RLock()
+	err, writing, tail, last := c.unusable(), c.writing, c.tail(), c.last
+	c.mu.RUnlock()
+	if err != nil || writing {
+		return err
+	}
+	if err := c.out.reopen(tail, last); err != nil {
+		_ = c.out.close() // what counts is why it cannot be opened
+		if vfs.OutOfDescriptors(err) {
+			return err // the log is as good as before
+		}
+		return c.fail(err)
+	}
+	c.mu.Lock()
+	c.writing = true
+	c.mu.Unlock()
+	return nil
+}
+
 // Append implements Log.
 func (c *core) Append(records [][]byte) error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	if err := c.err(); err != nil {
+	if err := c.prepare(); err != nil {
 		return err
 	}
 	lsn := c.Last() + 1

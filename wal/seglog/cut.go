@@ -39,7 +39,7 @@ func (c *core) CutFront(first uint64) error {
 		return c.finalIfFailed(c.removeBefore(first))
 	}
 	defer c.writeMu.Unlock()
-	return c.finalIfFailed(c.cutAndReopen(first, drained))
+	return c.finalIfFailed(c.cutClosed(first, drained))
 }
 
 func (c *core) finalIfFailed(err error) error {
@@ -49,8 +49,11 @@ func (c *core) finalIfFailed(err error) error {
 	return nil
 }
 
-// cutAndReopen removes segments while nothing is being written. If the log is drained, an empty segment becomes the tail.
-func (c *core) cutAndReopen(first uint64, drained bool) error {
+// cutClosed removes segments with the writer closed, which the next Append opens again. If the log is drained, an empty segment becomes the tail.
+func (c *core) cutClosed(first uint64, drained bool) error {
+	c.mu.Lock()
+	c.writing = false
+	c.mu.Unlock()
 	if err := c.out.close(); err != nil {
 		return err
 	}
@@ -67,10 +70,9 @@ func (c *core) cutAndReopen(first uint64, drained bool) error {
 		return err
 	}
 	c.mu.Lock()
-	tail, last := c.tail(), c.last
 	c.removed = 0
 	c.mu.Unlock()
-	return c.out.reopen(tail, last)
+	return nil
 }
 
 // removeBefore removes the segments that hold only records below first, and syncs the directory. Reads stop finding

@@ -41,7 +41,7 @@ import (
 // Log is one queue's log. Append and CutFront are for one goroutine, the background writer; Sync may run beside them in
 // another, and Read in any number. All take turns where they must, so a mistake there costs time and not records.
 //
-// Every error but ErrOutOfRange, ErrClosed, and a lack of descriptors in Sync and Read (vfs.OutOfDescriptors) is final: the
+// Every error but ErrOutOfRange, ErrClosed, and a lack of descriptors in Prepare, Sync and Read (vfs.OutOfDescriptors) is final: the
 // log is in an unknown state, each later call returns the same error, and only Close and a new Open help. A failed write or sync is never tried again: after it the kernel may call
 // pages clean that never reached the disk, so a second try could succeed and prove nothing.
 type Log interface {
@@ -50,6 +50,9 @@ type Log interface {
 	First() uint64
 	// Last is the LSN of the last record, First()-1 if there is none.
 	Last() uint64
+	// Prepare opens what Append needs, which does so itself if nobody did: a log that is only read takes neither a descriptor nor the memory of
+	// its last segment.
+	Prepare() error
 	// Append writes records, encoded by package record, that continue at Last()+1 and carry the log's incarnation. They
 	// are readable when it returns, and durable after the next Sync. The slices are not kept.
 	Append(records [][]byte) error
@@ -106,7 +109,7 @@ type Stats struct {
 	Segments int
 	// Bytes is their size together.
 	Bytes int64
-	// TailBytes is the size of the last one, which tidwall/wal keeps in memory, two to three times over.
+	// TailBytes is the size of the last one, which tidwall/wal keeps in memory, two to three times over; 0 as long as nothing was appended.
 	TailBytes int64
 	// Rewritten is how many of the segments hold only what was live when they were rewritten.
 	Rewritten int

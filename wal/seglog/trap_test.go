@@ -499,7 +499,7 @@ func TestTrapMemory(t *testing.T) {
 	runtime.KeepAlive(records)
 }
 
-// Trap: descriptors. A log needs one, and gives it back, also when it ends in an error.
+// Trap: descriptors. A log that is written needs one, and gives it back, also when it ends in an error; one that is only read needs none.
 func TestTrapDescriptors(t *testing.T) {
 	cfg, failing := trap(t, 300)
 	debug.SetGCPercent(-1)
@@ -509,8 +509,14 @@ func TestTrapDescriptors(t *testing.T) {
 		log, _, err := Open(cfg, 1, 300)
 		must(t, err)
 		checkContent(t, log, 1, 300)
-		if open := descriptors(t) - before; open != 1 {
-			t.Fatalf("an open log has %d descriptors", open)
+		if open := descriptors(t) - before; open != 0 || log.Stats().TailBytes != 0 {
+			t.Fatalf("a log that was only read has %d descriptors, and %d bytes in memory", open, log.Stats().TailBytes)
+		}
+		if i > 0 {
+			must(t, log.Prepare())
+			if open := descriptors(t) - before; open != 1 || log.Stats().TailBytes == 0 {
+				t.Fatalf("a log that is written has %d descriptors, and %d bytes in memory", open, log.Stats().TailBytes)
+			}
 		}
 		if i%2 == 1 {
 			must(t, log.Append(makeRecords(301, 301)))
