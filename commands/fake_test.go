@@ -138,9 +138,12 @@ func (q *fakeQueues) Configure(name []byte, change machine.Options) (*queue.Futu
 	return q.future, q.err
 }
 
-func (q *fakeQueues) Peek(name []byte, state machine.State, from uint64, most int) ([]queue.Found, *queue.Future, error) {
+func (q *fakeQueues) Peek(name []byte, state machine.State, from uint64, most int, show func([]queue.Found)) (*queue.Future, error) {
 	q.called("Peek %q state=%v from=%d most=%d", name, state, from, most)
-	return q.found, q.future, q.err
+	if q.err == nil {
+		show(q.found)
+	}
+	return q.future, q.err
 }
 
 func (q *fakeQueues) Get(name []byte, id uint64) (*queue.Found, *queue.Future, error) {

@@ -1,6 +1,9 @@
 package commands
 
-import "quail/queue/machine"
+import (
+	"quail/queue"
+	"quail/queue/machine"
+)
 
 var qpeek = &Spec{
 	Name:    "QPEEK",
@@ -42,19 +45,19 @@ func runQPeek(c *Call) {
 		return
 	}
 	state := statesByToken[a.choice("state")] // Gone, which stands for any, if there is none
-	list, after, err := c.Env.Queues.Peek(a.word("queue"), state, uint64(a.integer("from", 0)), int(a.integer("count", qpeekCount)))
+	after, err := c.Env.Queues.Peek(a.word("queue"), state, uint64(a.integer("from", 0)), int(a.integer("count", qpeekCount)), func(list []queue.Found) {
+		size := messageOverheadBytes
+		for i := range list {
+			size += len(list[i].Body) + messageOverheadBytes
+		}
+		c.W.Grow(size) // at once: large bodies would be copied again and again
+		c.W.Array(len(list))
+		for i := range list {
+			writeFound(c.W, &list[i])
+		}
+	})
 	c.After(after)
 	if err != nil {
 		c.ReplyErr(err)
-		return
-	}
-	size := messageOverheadBytes
-	for i := range list {
-		size += len(list[i].Body) + messageOverheadBytes
-	}
-	c.W.Grow(size) // at once: large bodies would be copied again and again
-	c.W.Array(len(list))
-	for i := range list {
-		writeFound(c.W, &list[i])
 	}
 }

@@ -32,7 +32,7 @@ type Queues interface {
 	Create(name []byte, o machine.Options) (*queue.Future, error)
 	Options(name []byte) ([][2]string, *queue.Future, error)
 	Configure(name []byte, change machine.Options) (*queue.Future, error)
-	Peek(name []byte, state machine.State, from uint64, most int) ([]queue.Found, *queue.Future, error)
+	Peek(name []byte, state machine.State, from uint64, most int, show func(list []queue.Found)) (*queue.Future, error)
 	Get(name []byte, id uint64) (*queue.Found, *queue.Future, error)
 	Remove(name []byte, ids []uint64) (n int, after *queue.Future, err error)
 	Purge(name []byte, before uint64) (n int64, after *queue.Future, err error)

@@ -177,7 +177,7 @@ func TestFewReadAtATime(t *testing.T) {
 		var got *Batch
 		var looked []Found
 		set.Consume(request("orders", "one"), func(b *Batch, _ *Future, _ error) { got = b })
-		go func() { looked, _, _ = set.Peek([]byte("orders"), machine.Gone, 0, 1) }()
+		go func() { looked, _, _ = peek(set, []byte("orders"), machine.Gone, 0, 1) }()
 		synctest.Wait()
 		if got != nil || looked != nil {
 			t.Errorf("a log was read beside %d others", cap(set.reads))

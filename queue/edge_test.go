@@ -139,7 +139,7 @@ func TestPeekPagesAndFiltersByState(t *testing.T) {
 					{machine.Retrying, 0, 100, "a:retrying b:retrying"},
 					{machine.Gone, 1 << 50, 100, ""},
 				} {
-					list, _, err := w.set.Peek([]byte("q"), c.state, c.from, c.most)
+					list, _, err := peek(w.set, []byte("q"), c.state, c.from, c.most)
 					var parts []string
 					for _, f := range list {
 						parts = append(parts, fmt.Sprintf("%s:%s", f.Body, f.State))
@@ -163,11 +163,11 @@ func TestPeekAndRedriveAreBoundedInBytes(t *testing.T) {
 				first = id
 			}
 		}
-		list, _, err := w.set.Peek([]byte("q.dead"), machine.Gone, first, 100)
+		list, _, err := peek(w.set, []byte("q.dead"), machine.Gone, first, 100)
 		if err != nil || len(list) == 0 || len(list) > lookBytesMax>>20 {
 			w.t.Fatalf("%d messages of 1 MB in one answer, %v", len(list), err)
 		}
-		rest, _, err := w.set.Peek([]byte("q.dead"), machine.Gone, list[len(list)-1].ID+1, 100)
+		rest, _, err := peek(w.set, []byte("q.dead"), machine.Gone, list[len(list)-1].ID+1, 100)
 		if err != nil || len(list)+len(rest) != 6 {
 			w.t.Fatalf("%d and then %d messages, %v", len(list), len(rest), err)
 		}
@@ -228,7 +228,7 @@ func TestALookSeesWhatItsAnswerWaitsFor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list, after, err := w.set.Peek([]byte("q"), machine.Gone, 0, 10)
+		list, after, err := peek(w.set, []byte("q"), machine.Gone, 0, 10)
 		if err != nil || len(list) != 2 || after == nil || after.Done() {
 			t.Errorf("%d messages, %v", len(list), err)
 		}

@@ -3,8 +3,11 @@ package queue
 // Delays, TTL, deduplication, dead letters, pauses and what an operator does to a queue, each across restarts too.
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,7 +47,7 @@ func options(t testing.TB, list ...string) (o machine.Options) {
 
 func (w *world) peek(queue string) string {
 	w.t.Helper()
-	list, _, err := w.set.Peek([]byte(queue), machine.Gone, 0, 100)
+	list, _, err := peek(w.set, []byte(queue), machine.Gone, 0, 100)
 	if err != nil {
 		w.t.Fatalf("peek: %v", err)
 	}
@@ -410,4 +413,78 @@ func TestIdleHolderKeepsItsTenureOverARestart(t *testing.T) {
 		w.push("q", "a")
 		w.expect(request("q", "other"), "a@1")
 	})
+}
+
+// peek is Set.Peek with messages that stay.
+func peek(set *Set, name []byte, state machine.State, from uint64, most int) (found []Found, after *Future, err error) {
+	after, err = set.Peek(name, state, from, most, func(list []Found) {
+		for _, f := range list {
+			f.Body = bytes.Clone(f.Body)
+			f.Headers = slices.Clone(f.Headers)
+			for i, h := range f.Headers {
+				f.Headers[i] = [2][]byte{bytes.Clone(h[0]), bytes.Clone(h[1])}
+			}
+			found = append(found, f)
+		}
+	})
+	return found, after, err
+}
+
+// Without this a look shows what another look has read: the memory of one is lent to the next.
+func TestLooksAtTheSameTimeShowTheirOwn(t *testing.T) {
+	const queues, looks, messages = 4, 100, 20
+	cfg := startConfig(t.TempDir(), 64<<20)
+	cfg.Store.NoSync = true
+	set, _, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, bodies := make([][]byte, queues), make([][][]byte, queues)
+	for i := range queues {
+		names[i] = fmt.Append(nil, "q", i)
+		for k := range messages {
+			bodies[i] = append(bodies[i], bytes.Repeat([]byte{byte('a' + i), byte('0' + k)}, 1+k*500))
+		}
+		_, f, err := set.Push(names[i], bodies[i])
+		if err == nil {
+			err = f.Wait()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := set.Close(); err != nil { // so that all is read from the logs
+		t.Fatal(err)
+	}
+	if set, _, err = Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	var group sync.WaitGroup
+	for i := range queues {
+		if i%2 == 0 { // of these some are leased, which are read by their ids
+			leased := make(chan struct{})
+			set.Consume(ConsumeRequest{Queue: names[i], Consumer: []byte("c"), Count: 7, Bytes: -1, FillMillis: -1, LeaseMillis: -1}, func(*Batch, *Future, error) { close(leased) })
+			<-leased
+		}
+		group.Go(func() {
+			for n := range looks {
+				first := n % messages
+				_, err := set.Peek(names[i], machine.Gone, uint64(1+first), messages, func(list []Found) {
+					if len(list) == 0 {
+						t.Error("nothing was found")
+					}
+					for _, f := range list {
+						if !slices.ContainsFunc(bodies[i], func(b []byte) bool { return bytes.Equal(b, f.Body) }) {
+							t.Errorf("message %d of queue %d has the wrong body", f.ID, i)
+						}
+					}
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
 }

@@ -140,7 +140,7 @@ func (w *slowWorld) everyCommand(queue string) map[string]error {
 	_, said["Create"] = w.set.Create(name, machine.Options{})
 	_, _, said["Options"] = w.set.Options(name)
 	_, said["Configure"] = w.set.Configure(name, machine.Options{})
-	_, _, said["Peek"] = w.set.Peek(name, machine.Gone, 0, 1)
+	_, _, said["Peek"] = peek(w.set, name, machine.Gone, 0, 1)
 	_, _, said["Get"] = w.set.Get(name, 1)
 	_, _, said["Remove"] = w.set.Remove(name, []uint64{1})
 	_, _, said["Purge"] = w.set.Purge(name, 0)

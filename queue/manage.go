@@ -34,19 +34,28 @@ func (s *seen) found() Found {
 }
 
 // Peek shows up to most messages from id `from` on, lowest id first; of one state, or of any if state is Gone. It shows fewer if
-// their records have more than lookBytesMax bytes, but at least one if there is one. It changes nothing. Errors: NOQUEUE, WALERR.
-func (s *Set) Peek(name []byte, state machine.State, from uint64, most int) ([]Found, *Future, error) {
+// their records have more than lookBytesMax bytes, but at least one if there is one. They are valid while show runs, which is not called if
+// there is an error. It changes nothing. Errors: NOQUEUE, WALERR.
+func (s *Set) Peek(name []byte, state machine.State, from uint64, most int, show func(list []Found)) (*Future, error) {
 	q, after, err := s.upToNow(name)
 	if err != nil {
-		return nil, after, err
+		return after, err
 	}
-	defer s.reads.begin()()
-	list, _, err := q.look(wanted{state: state, from: from, most: most})
+	l := lend()
+	defer l.free()
+	end := s.reads.begin()
+	list, _, err := q.look(wanted{state: state, from: from, most: most}, l)
+	end()
+	if err != nil {
+		return q.newest(), err
+	}
 	found := make([]Found, 0, len(list))
 	for i := range list {
 		found = append(found, list[i].found())
 	}
-	return found, q.newest(), err
+	after = q.newest()
+	show(found)
+	return after, nil
 }
 
 // upToNow finds a queue and records what has expired in it.
@@ -185,7 +194,7 @@ func (q *queue) countReady(before uint64) (c readyCount, err error) {
 		return c, nil // then it is all, and need not be counted
 	}
 	for at := c.cursor + 1; at < before; {
-		raws, err := q.readSome(at)
+		raws, err := q.readSome(nil, at)
 		if err != nil || raws == nil {
 			return c, err // consumed meanwhile: purge sees that
 		}

@@ -314,7 +314,7 @@ func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err erro
 		var list []seen
 		list, next, err = q.look(wanted{from: next, most: step, choose: func(s *seen) bool {
 			return s.state != machine.Leased && (to != nil || s.isDeadLetter())
-		}})
+		}}, new(lent)) // not lent again: what is moved goes on in a commit
 		if err != nil {
 			return n, cmp.Or(after, q.newest()), err
 		}

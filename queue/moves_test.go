@@ -505,7 +505,7 @@ func (m *mover) redrive() {
 func (m *mover) removeOne() {
 	name := m.pick()
 	m.settle()
-	list, _, err := m.set.Peek([]byte(name), machine.Gone, 0, 100)
+	list, _, err := peek(m.set, []byte(name), machine.Gone, 0, 100)
 	if m.failed("peek", err) || len(list) == 0 {
 		return
 	}
@@ -527,7 +527,7 @@ func (m *mover) removeOne() {
 func (m *mover) purge() {
 	name := m.pick()
 	m.settle() // all is durable then, and can be seen
-	list, _, err := m.set.Peek([]byte(name), machine.Gone, 0, 10_000)
+	list, _, err := peek(m.set, []byte(name), machine.Gone, 0, 10_000)
 	if m.failed("peek", err) {
 		return
 	}
@@ -563,7 +563,7 @@ func (m *mover) audit(afterCut bool) {
 	}
 	there := map[string]string{}
 	for _, name := range m.set.Names() {
-		list, _, err := m.set.Peek([]byte(name), machine.Gone, 0, 100_000)
+		list, _, err := peek(m.set, []byte(name), machine.Gone, 0, 100_000)
 		if m.failed("peek", err) {
 			return
 		}

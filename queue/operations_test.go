@@ -279,7 +279,7 @@ func (p *promised) check(w *world, when string) {
 		w.push(name, "goes on")
 		there := map[string]bool{}
 		for from := uint64(0); ; {
-			list, _, err := w.set.Peek([]byte(name), machine.Gone, from, 50)
+			list, _, err := peek(w.set, []byte(name), machine.Gone, from, 50)
 			if err != nil {
 				w.t.Errorf("%s: %v", when, err)
 				return

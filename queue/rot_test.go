@@ -162,7 +162,7 @@ func named(err error, path string) bool {
 
 func bodiesOf(set *Set, name string) (bodies []string, err error) {
 	for from := uint64(0); ; {
-		list, _, err := set.Peek([]byte(name), machine.Gone, from, 1000)
+		list, _, err := peek(set, []byte(name), machine.Gone, from, 1000)
 		if err != nil {
 			return nil, err
 		}

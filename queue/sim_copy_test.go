@@ -64,7 +64,7 @@ func (s *sim) openCopy(dir string) map[string]string {
 	}
 	there := map[string]string{}
 	for _, name := range set.Names() {
-		list, _, err := set.Peek([]byte(name), machine.Gone, 0, 1_000_000)
+		list, _, err := peek(set, []byte(name), machine.Gone, 0, 1_000_000)
 		if err != nil {
 			s.fail("the backup's queue %s: %v", name, err)
 		}

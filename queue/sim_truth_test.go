@@ -195,7 +195,7 @@ func (s *sim) look() (there map[*letter]string, ok bool) {
 	}
 	there = map[*letter]string{}
 	for _, name := range s.set.Names() {
-		list, _, err := s.set.Peek([]byte(name), machine.Gone, 0, 1_000_000)
+		list, _, err := peek(s.set, []byte(name), machine.Gone, 0, 1_000_000)
 		if s.explain(err) {
 			return nil, false
 		}

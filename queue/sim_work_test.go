@@ -622,7 +622,7 @@ func (s *sim) manage() {
 // listed are the letters in a queue, or an error.
 func (s *sim) listed(name string) ([]Found, error) {
 	s.poorUntil = time.Time{} // else time could pass, and a lease end, between this and what follows
-	list, _, err := s.set.Peek([]byte(name), machine.Gone, 0, 1_000_000)
+	list, _, err := peek(s.set, []byte(name), machine.Gone, 0, 1_000_000)
 	s.hear() // what was over went back, and on to who waits
 	return list, err
 }

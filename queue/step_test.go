@@ -74,7 +74,7 @@ func (s *stepped) push(queue, body string) {
 // bodies are those that a look into the queue finds.
 func (s *stepped) bodies(queue string) string {
 	s.t.Helper()
-	list, _, err := s.set.Peek([]byte(queue), machine.Gone, 0, 100)
+	list, _, err := peek(s.set, []byte(queue), machine.Gone, 0, 100)
 	if err != nil {
 		s.t.Fatalf("peek: %v", err)
 	}

@@ -97,7 +97,7 @@ func served(dir string) (live, error) {
 	all := live{}
 	for _, name := range set.Names() {
 		for from := uint64(1); ; {
-			found, _, err := set.Peek([]byte(name), machine.Gone, from, 1000)
+			found, _, err := peek(set, []byte(name), machine.Gone, from, 1000)
 			if err != nil {
 				return all, err
 			}

@@ -136,7 +136,7 @@ func (q *queue) takeExpired() (soonest int64, err error) {
 // sweepWaiting looks at delayed and retrying messages, with rising ids.
 func (s *sweeper) sweepWaiting(ids []uint64) error {
 	for len(ids) > 0 {
-		raws, err := s.q.readSome(ids[0])
+		raws, err := s.q.readSome(nil, ids[0])
 		if err != nil {
 			return err
 		}
@@ -159,7 +159,7 @@ func (s *sweeper) sweepWaiting(ids []uint64) error {
 // sweepReady walks the log above the cursor.
 func (s *sweeper) sweepReady(at, last uint64) error {
 	for at <= last {
-		raws, err := s.q.readSome(at)
+		raws, err := s.q.readSome(nil, at)
 		if err != nil {
 			return err
 		}

@@ -271,8 +271,12 @@ func (q steadyQueues) Options(name []byte) ([][2]string, *queue.Future, error) {
 func (q steadyQueues) Configure(name []byte, _ machine.Options) (*queue.Future, error) {
 	return nil, q.name(name)
 }
-func (q steadyQueues) Peek(name []byte, _ machine.State, _ uint64, _ int) ([]queue.Found, *queue.Future, error) {
-	return []queue.Found{{Message: steadyBatch.Messages[0]}}, nil, q.name(name)
+func (q steadyQueues) Peek(name []byte, _ machine.State, _ uint64, _ int, show func([]queue.Found)) (*queue.Future, error) {
+	if err := q.name(name); err != nil {
+		return nil, err
+	}
+	show([]queue.Found{{Message: steadyBatch.Messages[0]}})
+	return nil, nil
 }
 func (q steadyQueues) Get(name []byte, _ uint64) (*queue.Found, *queue.Future, error) {
 	return nil, nil, q.name(name)

@@ -188,6 +188,11 @@ func (q *QueueLog) Memory(from uint64) [][]byte {
 // Errors: seglog.ErrOutOfRange if the log's front was cut behind `from`; *seglog.CorruptError and those of the file system: then
 // the queue's log has failed.
 func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
+	return q.ReadInto(nil, from, maxBytes, dst)
+}
+
+// ReadInto is Read into memory that the arena lends. What is still in the journal gets new memory.
+func (q *QueueLog) ReadInto(arena *seglog.Arena, from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 	q.mu.Lock()
 	inLog, err, runs := from < q.tailLSN, q.err, q.leftFrom(from)
 	q.mu.Unlock()
@@ -208,7 +213,7 @@ func (q *QueueLog) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, erro
 	defer q.release() // after fail: heal must not take up the log before all that speak of its failure are done
 	var out [][]byte
 	err = q.store.patiently(q, func() (err error) {
-		out, err = log.Read(from, maxBytes, dst)
+		out, err = log.ReadInto(arena, from, maxBytes, dst)
 		return err
 	})
 	if errors.Is(err, seglog.ErrOutOfRange) {

@@ -68,6 +68,8 @@ type Log interface {
 	// one can keep others.
 	// Errors: ErrOutOfRange if from is below First(), above Last()+1, or was left out; *CorruptError.
 	Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error)
+	// ReadInto is Read into memory that the arena lends.
+	ReadInto(arena *Arena, from uint64, maxBytes int, dst [][]byte) ([][]byte, error)
 	// Sealed appends what is known of the segments that end at or below upTo and may be rewritten: all but the tail, as far
 	// as they are synced.
 	Sealed(upTo uint64, dst []Sealed) []Sealed

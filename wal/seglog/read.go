@@ -45,6 +45,11 @@ type stretch struct {
 
 // Read implements Log.
 func (c *core) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
+	return c.ReadInto(nil, from, maxBytes, dst)
+}
+
+// ReadInto implements Log.
+func (c *core) ReadInto(arena *Arena, from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 	lsn := from
 	for {
 		st, more, err := c.stretch(lsn)
@@ -55,7 +60,7 @@ func (c *core) Read(from uint64, maxBytes int, dst [][]byte) ([][]byte, error) {
 			return dst, err
 		}
 		before := len(dst)
-		dst, err = c.readStretch(st, lsn, &maxBytes, lsn == from, dst)
+		dst, err = c.readStretch(arena, st, lsn, &maxBytes, lsn == from, dst)
 		lsn += uint64(len(dst) - before)
 		if errors.Is(err, fs.ErrNotExist) && c.isGone(st.seg) {
 			continue // cut off or rewritten between stretch and here
@@ -127,7 +132,7 @@ func (c *core) stretch(lsn uint64) (st stretch, more bool, err error) {
 }
 
 // readStretch reads records of one segment. It takes what it read from *left; atLeastOne overrides that once.
-func (c *core) readStretch(st stretch, lsn uint64, left *int, atLeastOne bool, dst [][]byte) ([][]byte, error) {
+func (c *core) readStretch(arena *Arena, st stretch, lsn uint64, left *int, atLeastOne bool, dst [][]byte) ([][]byte, error) {
 	file, err := c.cfg.FS.Open(c.path(st.seg))
 	if err != nil {
 		return dst, fmt.Errorf("read log: %w", err)
@@ -139,6 +144,7 @@ func (c *core) readStretch(st stretch, lsn uint64, left *int, atLeastOne bool, d
 	var marks []mark
 	scan, err := c.skip(file, st, lsn, &marks)
 	if err == nil {
+		scan.arena = arena
 		dst, err = take(scan, st, left, atLeastOne, dst, &marks)
 	}
 	if err == nil && scan.lsn == st.end && scan.offset != st.size {

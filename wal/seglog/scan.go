@@ -82,6 +82,7 @@ type scanner struct {
 	from  int64  // offset of buf[0]
 	chunk int    // how many bytes to read at once
 	fresh bool   // read into new memory each time, since records are handed out
+	arena *Arena // who lends that
 }
 
 func newScanner(file vfs.File, incarnation uint64, lsn uint64, offset, end int64) *scanner {
@@ -156,7 +157,10 @@ func (s *scanner) window(size int) ([]byte, error) {
 		return s.buf[s.offset-s.from:], nil
 	}
 	want := int(min(left, int64(max(size, s.chunk))))
-	if s.fresh || cap(s.buf) < want {
+	switch {
+	case s.fresh:
+		s.buf = s.arena.take(want)
+	case cap(s.buf) < want:
 		s.buf = make([]byte, want)
 	}
 	s.buf = s.buf[:want]
