@@ -63,7 +63,7 @@ type Config struct {
 	// ReserveBytes is how much space is kept for acknowledgements on a full disk (space.go); 0: none, and a full disk stops
 	// whatever meets it.
 	ReserveBytes int64
-	// OpenLogs bounds how many queue logs are open at once; each costs a descriptor and up to three segments of memory.
+	// OpenLogs bounds how many queue logs are open at once; each that was appended to costs a descriptor and up to three segments of memory.
 	OpenLogs int
 	// OpenLog opens one queue's log: seglog.Open, or seglog.OpenSim in tests.
 	OpenLog func(cfg seglog.Config, first, last uint64) (seglog.Log, seglog.Report, error)

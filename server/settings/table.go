@@ -112,7 +112,7 @@ var (
 	Checkpoint  = size("disk", "checkpoint-bytes", 64*mb, mb, 32*gb, "A checkpoint begins after so much new journal. At most half of `journal-bytes`, so that writes go on meanwhile.")
 	WriteBehind = size("disk", "write-behind-bytes", 64*mb, mb, 16*gb, "Records that are durable in the journal and not yet written to their queue's log. They are in memory; when so many wait, pushes wait.")
 	Segment     = size("disk", "segment-bytes", mb, 64*kb, 64*mb, "Size of one segment file of a queue's log. Space comes back a segment at a time; a log's newest segment is also in memory.")
-	OpenLogs    = integer("disk", "open-logs", 1024, 1, 100_000, "logs", "Queue logs that are kept open. More busy queues than this means opening and closing files; each open log costs a descriptor and about 3 times its last segment in memory, but no more than 64 MB are spent on all together.")
+	OpenLogs    = integer("disk", "open-logs", 1024, 1, 100_000, "logs", "Queue logs that are kept open. More busy queues than this means opening and closing files; each that is written costs a descriptor and about 3 times its last segment in memory, but no more than 64 MB are spent on all together.")
 )
 
 // optionSettings hold the server's default of every queue option, by machine.Option: the machine's own table has a line
