@@ -80,7 +80,7 @@ func (c *Call) wrongArity() {
 func (c *Call) syntaxErr() { c.W.Error("ERR", errSyntax) }
 
 // unknownCommand is Redis's wording, letter by letter: go-redis, Lettuce and others compare it. At most about 128 bytes of
-// the arguments are repeated, each in quotes and followed by a space.
+// the arguments are repeated, each in quotes and followed by a space. Some commands get a hint behind it: see meant.
 func unknownCommand(args [][]byte) string {
 	var b strings.Builder
 	b.WriteString("unknown command '")
@@ -96,6 +96,9 @@ func unknownCommand(args [][]byte) string {
 		b.WriteByte('\'')
 		b.WriteString(text[:min(len(text), errorEchoBytesMax-used)])
 		b.WriteString("' ")
+	}
+	if hint := meantBy(args[0]); hint != "" {
+		return strings.TrimSuffix(b.String(), " ") + "; " + hint
 	}
 	return b.String()
 }

@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"errors"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -125,10 +126,25 @@ func TestUnknownCommandWording(t *testing.T) {
 		{[]string{long}, "unknown command '" + long[:128] + "', with args beginning with: "},
 		{[]string{"foo", long, "b"}, "unknown command 'foo', with args beginning with: '" + long[:128] + "' "},
 		{[]string{"foo", long[:120], long}, "unknown command 'foo', with args beginning with: '" + long[:120] + "' '" + long[:5] + "' "},
+		{[]string{"lpush", "q", "a"}, "unknown command 'lpush', with args beginning with: 'q' 'a'; QPUSH adds messages"},
 		{[]string{"CLIENT", long}, "unknown subcommand '" + long[:128] + "'. Try CLIENT HELP."},
 	} {
 		if got, _ := w.run(c.words...); got != "-ERR "+c.want+"\r\n" {
 			t.Errorf("got  %q\nwant %q", got, c.want)
+		}
+	}
+}
+
+// Without this a hint sends people to a command that is not there.
+func TestHintsNameCommands(t *testing.T) {
+	for word, hint := range meant {
+		if Lookup([]byte(word)) != nil {
+			t.Errorf("%s has a hint and is a command", word)
+		}
+		for _, named := range regexp.MustCompile(`\bQ[A-Z]+\b`).FindAllString(hint, -1) {
+			if Lookup([]byte(named)) == nil {
+				t.Errorf("%s: the hint names %s", word, named)
+			}
 		}
 	}
 }
