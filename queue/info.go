@@ -94,8 +94,11 @@ func (q *queue) blockedReason(now machine.Time, i *Info) string {
 		return "the queue is empty; push a message"
 	}
 	if c.OpenBatches > 0 && int64(c.OpenBatches) >= q.option(machine.MaxOpenBatches) {
-		return fmt.Sprintf("%d batches are open, as many as max-open-batches allows; acknowledge one, or wait %d ms until the next lease ends",
-			c.OpenBatches, q.nextLeaseEnd(now, i))
+		open := "1 batch is"
+		if c.OpenBatches > 1 {
+			open = fmt.Sprintf("%d batches are", c.OpenBatches)
+		}
+		return fmt.Sprintf("%s open, as many as max-open-batches allows; wait for consumer %q to acknowledge, %s", open, i.Holder, q.leaseAdvice(now, i))
 	}
 	if due, ok := q.m.NextRetryWall(); ok && due > now.WallMillis && q.option(machine.MaxOpenBatches) == 1 {
 		return fmt.Sprintf("the order is strict (max-open-batches 1) and a failed message is retried in %d ms; wait for it", due-now.WallMillis)
@@ -126,8 +129,20 @@ func (q *queue) notReadyReason(now machine.Time, i *Info) string {
 		}
 		return fmt.Sprintf("no message is ready; the next of %d that are %s is due in %d ms", c.Delayed+c.Retrying, kind, due-now.WallMillis)
 	}
-	return fmt.Sprintf("all %d messages are leased by consumer %q; wait for its acknowledgements, or %d ms until the next lease ends",
-		c.Leased, i.Holder, q.nextLeaseEnd(now, i))
+	all := "the only message is"
+	if c.Leased > 1 {
+		all = fmt.Sprintf("all %d messages are", c.Leased)
+	}
+	return fmt.Sprintf("%s leased by consumer %q; wait for it to acknowledge, %s", all, i.Holder, q.leaseAdvice(now, i))
+}
+
+// leaseAdvice says what else ends leases.
+func (q *queue) leaseAdvice(now machine.Time, i *Info) string {
+	wait := fmt.Sprintf("or %d ms until the next lease ends", q.nextLeaseEnd(now, i))
+	if i.Token == 0 {
+		return wait
+	}
+	return fmt.Sprintf("%s; QUNLOCK %s %d gives all back at once", wait, q.name, i.Token)
 }
 
 func (q *queue) nextLeaseEnd(now machine.Time, i *Info) int64 {

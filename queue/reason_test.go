@@ -38,7 +38,7 @@ func TestBlockedReasons(t *testing.T) {
 		w.expectReason("q", `consumer "worker" holds the lock for another (99\d\d|10000) ms, so only it gets messages; others wait in line with BLOCK, or end the tenure with QUNLOCK q \d+`)
 
 		w.expect(r, "b@1")
-		w.expectReason("q", `2 batches are open, as many as max-open-batches allows; acknowledge one, or wait (99\d\d|10000) ms until the next lease ends`)
+		w.expectReason("q", `2 batches are open, as many as max-open-batches allows; wait for consumer "worker" to acknowledge, or (99\d\d|10000) ms until the next lease ends; QUNLOCK q \d+ gives all back at once`)
 
 		if _, err := w.set.Pause(name, true, false, true); err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestBlockedReasons(t *testing.T) {
 		w.set.Configure(name, options(t, "max-open-batches", "16"))
 		w.expectReason("q", `no message is ready; the next of 1 that are delayed is due in (49\d\d|5000) ms`)
 		w.set.Remove(name, []uint64{2})
-		w.expectReason("q", `all 3 messages are leased by consumer "worker"; wait for its acknowledgements, or (99\d\d|10000) ms until the next lease ends`)
+		w.expectReason("q", `all 3 messages are leased by consumer "worker"; wait for it to acknowledge, or (99\d\d|10000) ms until the next lease ends; QUNLOCK q \d+ gives all back at once`)
 
 		info, _, _ := w.set.Info(name)
 		w.set.Nack(name, info.Batches[0].Batch, machine.Retry, -1, nil)

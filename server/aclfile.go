@@ -45,9 +45,8 @@ type ACLFile struct {
 	path  string
 	users *acl.Users
 	// password is the setting requirepass, for a file that does not say what the default user may do.
-	password func() string
-	// hasDefault: the file, as it was loaded or saved last, says what the default user may do, and so requirepass does not.
-	hasDefault atomic.Bool
+	password   func() string
+	hasDefault atomic.Bool // see HasDefault
 
 	mu sync.Mutex // one Load or Save at a time; held during their IO, and by nothing else
 }
@@ -84,7 +83,7 @@ func (f *ACLFile) Load() (changed []string, checked bool, err error) {
 
 // tryPassword refuses a new requirepass where it would let nobody in, or only until the file is read again.
 func (f *ACLFile) tryPassword(*settings.Values) (apply func(), err error) {
-	if f.hasDefault.Load() {
+	if f.HasDefault() {
 		return nil, errors.New("the aclfile has the user default, and it wins over requirepass; change the password with ACL SETUSER default resetpass >…, " +
 			"and keep it with ACL SAVE")
 	}
@@ -200,6 +199,9 @@ func (f *ACLFile) settleDefault(all map[string]*acl.Rights) error {
 	}
 	return nil
 }
+
+// HasDefault reports whether the file, as it was loaded or saved last, says what the default user may do, and so requirepass does not.
+func (f *ACLFile) HasDefault() bool { return f.hasDefault.Load() }
 
 // Save writes all users aside, syncs, and renames, so that a crash leaves the old file or the new one. Nobody but the
 // owner may read it.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"quail/cmd/quail/bench"
@@ -32,6 +33,14 @@ type benchCmd struct {
 	BodyBytes     int      `name:"body-bytes" default:"100" placeholder:"N" help:"Size of a body where the scenario does not say. Default: 100."`
 	DataDir       string   `name:"data-dir" default:"." placeholder:"DIR" help:"Where servers that are started get their temporary data directories; it should be on the disk that matters. Default: the current directory."`
 	JSON          bool     `name:"json" help:"Print everything, every turn included, as JSON."`
+}
+
+func (b *benchCmd) Help() string {
+	var list strings.Builder
+	for _, s := range bench.Scenarios {
+		fmt.Fprintf(&list, "  %s  %s\n", s.Name, s.Title)
+	}
+	return "Starts a Quail and a Redis with appendfsync always, unless it is told where they are, and loads them in turns. What each scenario asks of either stands in docs/benchmarks.md.\n\nScenarios:\n" + list.String()
 }
 
 // config finds out what is to be measured, and what is wrong with the flags.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -67,14 +69,35 @@ func TestWarnsOfAnOpenServer(t *testing.T) {
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGINT
-	if code := awaitStop(make(chan int), signals, zerolog.Nop()); code != exitForced {
+	if code := awaitStop(make(chan int), signals, time.Time{}, zerolog.Nop()); code != exitForced {
 		t.Errorf("exit code %d", code)
 	}
 	stopped := make(chan int, 1)
 	stopped <- exitFailed
-	if code := awaitStop(stopped, make(chan os.Signal), zerolog.Nop()); code != exitFailed {
+	if code := awaitStop(stopped, make(chan os.Signal), time.Time{}, zerolog.Nop()); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// Without this a Ctrl-C that reaches the process twice, from the terminal and from whoever started it, cuts off all clients.
+func TestSameSignalTwiceIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signals, stopped := make(chan os.Signal), make(chan int)
+		asked := time.Now()
+		code := make(chan int, 1)
+		go func() { code <- awaitStop(stopped, signals, asked, zerolog.Nop()) }()
+		signals <- syscall.SIGINT
+		stopped <- exitOK
+		if got := <-code; got != exitOK {
+			t.Errorf("exit code %d", got)
+		}
+		go func() { code <- awaitStop(stopped, signals, asked, zerolog.Nop()) }()
+		time.Sleep(sameSignal)
+		signals <- syscall.SIGINT
+		if got := <-code; got != exitForced {
+			t.Errorf("exit code %d of a second signal", got)
+		}
+	})
 }
 
 func TestHealthReachesWhatServeListensOn(t *testing.T) {

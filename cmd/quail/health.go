@@ -23,6 +23,13 @@ type healthCmd struct {
 	flags *settings.Flags
 }
 
+func (h *healthCmd) Help() string {
+	return `Asks as the environment says, so a container's check needs no flags. A server that asks for a password that was not given, or for a client
+certificate that was not shown, is alive: that counts as an answer.
+
+Exit code: 0 it answers and serves queues, 1 it does not, 2 the flags or the environment are wrong.`
+}
+
 func newHealth() healthCmd {
 	flags := settings.NewFlags(clientSettings...)
 	return healthCmd{Plugins: kong.Plugins{flags.Struct()}, flags: flags}

@@ -73,7 +73,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		return code
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "quail: %v\n%s\n", err, adviceUsage(args))
+		fmt.Fprintf(stderr, "quail: %s\n%s\n", explainUsage(err), adviceUsage(args))
 		return exitUsage
 	}
 	p := &process{stdout: stdout, stderr: stderr, configFile: grammar.Config}
@@ -96,6 +96,14 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	default:
 		return grammar.Serve.run(p)
 	}
+}
+
+// explainUsage says in an operator's words what the parser says in its own.
+func explainUsage(err error) string {
+	if flag, _, missing := strings.Cut(err.Error(), `: expected string value but got "EOL"`); missing {
+		return flag + " needs a value: " + flag + "=…"
+	}
+	return err.Error()
 }
 
 // adviceUsage names the help that has what was missed: of the command, of all commands if the first word is none, else of serve, which needs no word.

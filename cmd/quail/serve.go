@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -47,7 +48,11 @@ func (c *serveCmd) run(p *process) int {
 	}
 	log := newLog(values, p.stderr)
 	for _, name := range settings.UnknownEnv(os.Environ()) {
-		log.Warn().Str("variable", name).Msg("this environment variable looks like a setting and is none; quail serve --help lists them")
+		line := log.Warn().Str("variable", name[0])
+		if name[1] != "" {
+			line.Str("meant", name[1])
+		}
+		line.Msg("this environment variable looks like a setting and is none; quail serve --help lists them")
 	}
 
 	// The signals are caught before anything is opened, so that a stop during a long recovery is not lost.
@@ -89,6 +94,7 @@ func (c *serveCmd) run(p *process) int {
 	queues := queue.New(queueConfig(values, directory, log, start))
 	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues), Syncs: syncs(queues)})
 	warnIfCrowded(log, values, srv)
+	warnIfNoBackups(log, values)
 	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
 	if listener != nil {
@@ -180,6 +186,9 @@ func openUsers(values *settings.Values, log zerolog.Logger) (*acl.Users, *server
 	_, checked, err := file.Load()
 	if err == nil && !checked {
 		log.Warn().Str("file", path).Msg("the ACL file has no checksum, so damage to it would not be noticed; ACL SAVE writes one")
+	}
+	if err == nil && password() != "" && file.HasDefault() {
+		log.Warn().Str("file", path).Msg("requirepass is not used: the ACL file says what the user default may do, and with which password")
 	}
 	return users, file, err
 }
@@ -308,15 +317,32 @@ func warnIfCrowded(log zerolog.Logger, values *settings.Values, srv *server.Serv
 		Msg("there are not file descriptors enough for max-clients, so fewer clients are let in: raise ulimit -n (LimitNOFILE), or lower max-clients")
 }
 
+// warnIfNoBackups: a mistake in a path is better found today than by the first backup. It may come later, when somebody mounts it.
+func warnIfNoBackups(log zerolog.Logger, values *settings.Values) {
+	directory := values.Text(settings.BackupDir)
+	if directory == "" {
+		return
+	}
+	info, err := os.Stat(directory)
+	if err == nil && !info.IsDir() {
+		err = errors.New("it is no directory")
+	}
+	if err != nil {
+		log.Warn().Err(err).Str("backup-dir", absolute(directory)).Msg("there can be no backups until backup-dir is there: make it, or mount it")
+	}
+}
+
 // wait ends when the server does: by a signal, by SHUTDOWN, because it cannot accept any more, or because of its data.
 func wait(srv *server.Server, queues *queue.Set, values *settings.Values, log zerolog.Logger, signals <-chan os.Signal, served <-chan error, start *start) int {
 	code := exitOK
+	var asked time.Time               // by a signal
 	var loads <-chan queue.LoadReport // once the server is ready, for the log to tell it in order
 	for going := true; going; {
 		going = false
 		select {
 		case s := <-signals:
 			log.Info().Stringer("signal", s).Msg("stopping")
+			asked = time.Now()
 		case <-srv.Done():
 			log.Info().Msg("stopping: a client sent SHUTDOWN")
 		case err := <-served:
@@ -337,7 +363,7 @@ func wait(srv *server.Server, queues *queue.Set, values *settings.Values, log ze
 	}
 	stopped := make(chan int, 1)
 	go func() { stopped <- stop(srv, queues, values, log) }()
-	return max(code, awaitStop(stopped, signals, log))
+	return max(code, awaitStop(stopped, signals, asked, log))
 }
 
 // failed ends a server whose data cannot be used. What it has written since its start is in the journal.
@@ -353,15 +379,24 @@ func (s *start) failed(srv *server.Server, queues *queue.Set, log zerolog.Logger
 }
 
 // awaitStop gives the graceful stop its time, and ends the process at once if whoever asked for it asks again.
-func awaitStop(stopped <-chan int, signals <-chan os.Signal, log zerolog.Logger) int {
-	select {
-	case code := <-stopped:
-		return code
-	case s := <-signals:
-		log.Warn().Stringer("signal", s).Msg("stopped at once by a second signal; what was acknowledged is safe in the journal")
-		return exitForced
+func awaitStop(stopped <-chan int, signals <-chan os.Signal, asked time.Time, log zerolog.Logger) int {
+	for {
+		select {
+		case code := <-stopped:
+			return code
+		case s := <-signals:
+			if time.Since(asked) < sameSignal {
+				continue
+			}
+			log.Warn().Stringer("signal", s).Msg("stopped at once by a second signal; what was acknowledged is safe in the journal")
+			return exitForced
+		}
 	}
 }
+
+// sameSignal is how soon behind the first a second signal is the same wish: a terminal and a supervisor, or a process and its group, are
+// often told at the same time. Nobody's finger is as quick.
+const sameSignal = 100 * time.Millisecond
 
 // stop answers what is in flight, for three quarters of shutdown-timeout at most, then checkpoints and closes the data
 // directory in what is left. What does not end by then is left: a stop at any instant loses nothing that was acknowledged.

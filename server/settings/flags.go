@@ -207,8 +207,8 @@ func (s *Setting) fromFile(raw any) (string, error) {
 var otherEnv = []string{"QUAIL_CONFIG", "QUAIL_USER", "QUAIL_PASSWORD", "QUAIL_CLIENT_CACERT", "QUAIL_CLIENT_CERT", "QUAIL_CLIENT_KEY"}
 
 // UnknownEnv lists the variables of an environment (os.Environ) that look like a setting of Quail and are none. Those
-// that Kubernetes makes for a service called quail are left out.
-func UnknownEnv(environ []string) []string {
+// that Kubernetes makes for a service called quail are left out. Second in each is the variable that may have been meant, or "".
+func UnknownEnv(environ []string) [][2]string {
 	known := map[string]bool{}
 	for _, name := range otherEnv {
 		known[name] = true
@@ -216,15 +216,19 @@ func UnknownEnv(environ []string) []string {
 	for _, s := range table {
 		known[s.Env()] = true
 	}
-	var unknown []string
+	var unknown [][2]string
 	for _, line := range environ {
 		name, _, _ := strings.Cut(line, "=")
 		if !strings.HasPrefix(name, "QUAIL_") || known[name] ||
 			strings.HasPrefix(name, "QUAIL_SERVICE_") || strings.HasPrefix(name, "QUAIL_PORT") {
 			continue
 		}
-		unknown = append(unknown, name)
+		near := meant(strings.ReplaceAll(strings.TrimPrefix(name, "QUAIL_"), "_", "-"))
+		if s := byName[near]; s != nil {
+			near = s.Env()
+		}
+		unknown = append(unknown, [2]string{name, near})
 	}
-	slices.Sort(unknown)
+	slices.SortFunc(unknown, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
 	return unknown
 }

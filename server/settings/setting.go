@@ -128,14 +128,20 @@ func (s *Setting) misfit(got, rule string) *Error {
 	return &Error{Name: s.Name, Reason: fmt.Sprintf("got %q; %s", got, rule)}
 }
 
-// unknown makes the error for a name that is no setting, with the one that may have been meant.
-func unknown(name string) *Error {
+// meant is the setting that may have been meant by a name that is none, or "".
+func meant(name string) string {
 	best, bestDistance := "", 3 // more than two slips of the finger is another word
 	for _, s := range table {
 		if d := distance(strings.ToLower(name), s.Name); d < bestDistance {
 			best, bestDistance = s.Name, d
 		}
 	}
+	return best
+}
+
+// unknown makes the error for a name that is no setting, with the one that may have been meant.
+func unknown(name string) *Error {
+	best := meant(name)
 	if best == "" {
 		return &Error{Name: name, Unknown: true, Reason: "there is no such setting; CONFIG GET * and docs/config.md list all"}
 	}

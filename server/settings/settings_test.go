@@ -270,8 +270,9 @@ func TestMatch(t *testing.T) {
 }
 
 func TestUnknownEnv(t *testing.T) {
-	got := UnknownEnv([]string{"PATH=/", "QUAIL_LISTEN=x", "QUAIL_CONFIG=x", "QUAIL_LISTN=x", "QUAIL_SERVICE_HOST=x", "QUAIL_PORT_6389_TCP=x"})
-	if !slices.Equal(got, []string{"QUAIL_LISTN"}) {
+	got := UnknownEnv([]string{"PATH=/", "QUAIL_LISTEN=x", "QUAIL_CONFIG=x", "QUAIL_LISTN=x", "QUAIL_SERVICE_HOST=x", "QUAIL_PORT_6389_TCP=x", "QUAIL_MAX_CLEINTS=5",
+		"QUAIL_HAT=x"})
+	if !slices.Equal(got, [][2]string{{"QUAIL_HAT", ""}, {"QUAIL_LISTN", "QUAIL_LISTEN"}, {"QUAIL_MAX_CLEINTS", "QUAIL_MAX_CLIENTS"}}) {
 		t.Error(got)
 	}
 }
