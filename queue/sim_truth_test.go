@@ -73,6 +73,7 @@ type knowledge struct {
 	ids     map[uint64]bool
 	next    int
 	losses  int
+	unlocks int // tenures that were ended by QUNLOCK
 	wallMax int64
 	// promises are what the clients that wait for an answer will be told, in order.
 	promises []promise

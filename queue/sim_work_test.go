@@ -426,10 +426,10 @@ func (s *sim) checkBounds(r *ConsumeRequest, b *Batch) {
 // delivery notes a batch that comes within a call.
 func (s *sim) delivery(name, consumer string, leaseMillis int64, b *Batch) {
 	q, now := s.find(name), s.set.store.NowMillis()
-	durable, wall, losses := q.log.Durable(), q.lastWall, s.losses
+	durable, wall, losses, unlocks := q.log.Durable(), q.lastWall, s.losses, s.unlocks
 	s.answers = append(s.answers, func() {
 		s.delivered(q, consumer, now, wall, now+leaseMillis, durable, b)
-		s.held[len(s.held)-1].uncertain = s.losses != losses || s.failing
+		s.held[len(s.held)-1].uncertain = s.losses != losses || s.failing || s.unlocks != unlocks // QUNLOCK serves the line first, so it may end what it gave
 	})
 }
 
@@ -469,6 +469,7 @@ func (s *sim) unlock() {
 	if s.explain(err, simCodes...) || !released {
 		return
 	}
+	s.unlocks++
 	for _, h := range s.held {
 		h.uncertain = h.uncertain || h.life == q.log.Incarnation()
 	}
