@@ -409,6 +409,7 @@ func (s *sim) restartNow() {
 	if s.halted {
 		return
 	}
+	s.prolongedAll() // of what was loaded by the stop
 	clean := err == nil && !s.failing
 	s.tracef("stopped: %v", err)
 	s.stats.cleanStarts++
