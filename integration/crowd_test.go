@@ -7,9 +7,12 @@ package integration
 // machine does falls on both.
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -167,28 +170,66 @@ func (c *crowd) leave() {
 	}
 }
 
-// worker is the client that is measured.
+// worker is the client that is measured. It is a process of its own, as clients are: in that of the crowd it would wait for the crowd.
 type worker struct {
-	t               *testing.T
-	conn            redis.Conn
-	pushes, circles []time.Duration
+	t    *testing.T
+	addr string
+	waited
 }
 
-// work pushes, and pushes, pulls and acknowledges, for a while.
+// waited is how long a client waited: for pushes, and for circles of push, pull and acknowledgement.
+type waited struct{ Pushes, Circles []time.Duration }
+
+// workerWord as first argument makes the test's binary the client: the server's address and how long to work follow.
+const workerWord = "worker-in-the-crowd"
+
+// work has a worker work for a while.
 func (w *worker) work(length time.Duration) {
-	for began := time.Now(); time.Since(began) < length; {
-		at := time.Now()
-		must(w.t, w.conn, "QPUSH", "work", strings.Repeat("w", 100))
-		w.pushes = append(w.pushes, time.Since(at))
-		b, err := consume(w.conn, "work", "worker")
-		if err != nil || b == nil {
-			w.t.Fatalf("got %v, %v", b, err)
-		}
-		if n := must(w.t, w.conn, "QACK", "work", b.id); n != int64(len(b.messages)) {
-			w.t.Fatalf("QACK answered %v", n)
-		}
-		w.circles = append(w.circles, time.Since(at))
+	self, err := os.Executable()
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	worker := exec.Command(self, workerWord, w.addr, length.String())
+	worker.Stderr = os.Stderr
+	out, err := worker.Output()
+	if err != nil {
+		w.t.Fatalf("the healthy client: %v", err)
+	}
+	var more waited
+	if err := json.Unmarshal(out, &more); err != nil {
+		w.t.Fatal(err)
+	}
+	w.Pushes, w.Circles = append(w.Pushes, more.Pushes...), append(w.Circles, more.Circles...)
+}
+
+// runWorker is the worker's process.
+func runWorker(addr, length string) error {
+	limit, err := time.ParseDuration(length)
+	if err != nil {
+		return err
+	}
+	conn, err := redis.Dial("tcp", addr, redis.DialReadTimeout(replyTimeout))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var all waited
+	for began := time.Now(); time.Since(began) < limit; {
+		at := time.Now()
+		if _, err := conn.Do("QPUSH", "work", strings.Repeat("w", 100)); err != nil {
+			return err
+		}
+		all.Pushes = append(all.Pushes, time.Since(at))
+		b, err := consume(conn, "work", "worker")
+		if err != nil || b == nil {
+			return fmt.Errorf("pulled %v: %w", b, err)
+		}
+		if n, err := redis.Int(conn.Do("QACK", "work", b.id)); err != nil || n != len(b.messages) {
+			return fmt.Errorf("QACK answered %d: %w", n, err)
+		}
+		all.Circles = append(all.Circles, time.Since(at))
+	}
+	return json.NewEncoder(os.Stdout).Encode(all)
 }
 
 func percentile(list []time.Duration, percent int) time.Duration {
@@ -201,7 +242,7 @@ func (w *worker) report(when string, alone *worker) {
 	for _, m := range []struct {
 		what       string
 		mine, base []time.Duration
-	}{{"QPUSH", w.pushes, alone.pushes}, {"QPUSH, QCONSUME, QACK", w.circles, alone.circles}} {
+	}{{"QPUSH", w.Pushes, alone.Pushes}, {"QPUSH, QCONSUME, QACK", w.Circles, alone.Circles}} {
 		p99 := percentile(m.mine, 99)
 		w.t.Logf("%s, %s: p50 %v, p99 %v, %.2f times that alone, of %d", when, m.what, percentile(m.mine, 50), p99, float64(p99)/float64(percentile(m.base, 99)), len(m.mine))
 	}
@@ -231,9 +272,9 @@ func TestCrowd(t *testing.T) {
 	}
 	s.start()
 	conn = s.connect(t)
-	alone, rush, crowded := &worker{t: t, conn: conn}, &worker{t: t, conn: conn}, &worker{t: t, conn: conn}
+	alone, rush, crowded := &worker{t: t, addr: s.addr}, &worker{t: t, addr: s.addr}, &worker{t: t, addr: s.addr}
 	alone.work(*crowdSlice / 4)
-	alone.pushes, alone.circles = nil, nil // warmed up
+	alone.waited = waited{} // warmed up
 	idle := descriptorsOf(t, s)
 	for range turns {
 		alone.work(*crowdSlice)

@@ -47,6 +47,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, runBehindGate(os.Args[2:]))
 		os.Exit(1)
 	}
+	if len(os.Args) == 4 && os.Args[1] == workerWord {
+		if err := runWorker(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	if builtIn != "" {
 		os.RemoveAll(builtIn)
