@@ -73,6 +73,9 @@ func (f *ACLFile) Load() (changed []string, checked bool, err error) {
 	if err != nil {
 		return nil, checked, err
 	}
+	if len(all) == 0 && len(f.users.Lines()) > 1 {
+		return nil, checked, fmt.Errorf("%s names no user, and all that there are would be gone: it seems to have been emptied; to have it so, write what the user default may do", f.path)
+	}
 	_, said := all[acl.Default]
 	if err := f.settleDefault(all); err != nil {
 		return nil, checked, err

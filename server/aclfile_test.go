@@ -143,3 +143,27 @@ func TestFailedSaveLeavesTheOldFile(t *testing.T) {
 		}
 	}
 }
+
+// Without this a file that was emptied by mistake takes all users away, and a requirepass that was out of use opens everything.
+func TestEmptiedACLFileIsNotLoaded(t *testing.T) {
+	path, _, lines := savedFile(t)
+	users := commands.NewUsers()
+	file := NewACLFile(vfs.OS, path, users, func() string { return "left over" })
+	if _, _, err := file.Load(); err != nil {
+		t.Fatal(err)
+	}
+	for _, emptied := range []string{"", "# nothing\n\n"} {
+		if err := os.WriteFile(path, []byte(emptied), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := file.Load(); err == nil || !strings.Contains(err.Error(), "names no user") {
+			t.Errorf("%q: %v", emptied, err)
+		}
+		if got := users.Lines(); strings.Join(got, "\n") != strings.Join(lines, "\n") {
+			t.Errorf("%q: the users are %q now", emptied, got)
+		}
+	}
+	if _, _, err := NewACLFile(vfs.OS, path, commands.NewUsers(), func() string { return "secret" }).Load(); err != nil {
+		t.Errorf("at a start a file without users is the beginning of one: %v", err)
+	}
+}

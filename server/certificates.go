@@ -28,8 +28,9 @@ type Certificates struct {
 	log     zerolog.Logger
 	current atomic.Pointer[tls.Config]
 
-	mu   sync.Mutex // guards seen; serialises loading
-	seen string     // what the files looked like when they were loaded last
+	mu          sync.Mutex // guards what follows; serialises loading
+	seen        string     // what the files looked like when they were loaded last
+	warnedOfEnd time.Time  // see warnOfEnd
 }
 
 // NewCertificates loads the files that the settings name. A CONFIG SET that names others is refused if they do not load.
@@ -40,6 +41,7 @@ func NewCertificates(values *settings.Values, log zerolog.Logger) (*Certificates
 		return nil, err
 	}
 	c.current.Store(loaded)
+	c.warnOfEnd(time.Now())
 	values.Try([]*settings.Setting{settings.TLSCert.Setting, settings.TLSKey.Setting, settings.TLSCA.Setting, settings.TLSAuthClients.Setting,
 		settings.TLSProtocols.Setting}, c.try)
 	return c, nil
@@ -60,6 +62,7 @@ func (c *Certificates) use(loaded *tls.Config, seen string) {
 	defer c.mu.Unlock()
 	c.seen = seen
 	c.current.Store(loaded)
+	c.warnedOfEnd = time.Time{}
 	c.log.Info().Str("tls-cert-file", c.values.Text(settings.TLSCert)).Msg("loaded the TLS files; new connections use them")
 }
 
@@ -77,10 +80,38 @@ func (c *Certificates) Reload() {
 		return
 	}
 	c.current.Store(loaded)
+	c.warnedOfEnd = time.Time{}
 	c.log.Info().Str("tls-cert-file", c.values.Text(settings.TLSCert)).Msg("loaded the TLS files; new connections use them")
 }
 
-// Watch reloads when a file has changed, looking once an interval, until stop is closed. Looking finds what watching for events
+const (
+	// endsSoon is how long before the end of the server's certificate the log begins to say so: time enough to have another one made.
+	endsSoon = 14 * 24 * time.Hour
+	// warnOfEndEvery is how often it says so.
+	warnOfEndEvery = 24 * time.Hour
+)
+
+// warnOfEnd tells that the server's certificate is not valid, or not much longer: clients would refuse it, each with words of its own.
+func (c *Certificates) warnOfEnd(now time.Time) {
+	leaf := c.current.Load().Certificates[0].Leaf
+	if leaf == nil || now.Sub(c.warnedOfEnd) < warnOfEndEvery {
+		return
+	}
+	line := c.log.Warn().Str("tls-cert-file", c.values.Text(settings.TLSCert))
+	switch {
+	case now.After(leaf.NotAfter):
+		line.Time("ended", leaf.NotAfter).Msg("the server's certificate is over, clients refuse it: put another one in its place")
+	case now.Before(leaf.NotBefore):
+		line.Time("begins", leaf.NotBefore).Msg("the server's certificate does not hold yet, clients refuse it: look at the clock")
+	case leaf.NotAfter.Sub(now) < endsSoon:
+		line.Time("ends", leaf.NotAfter).Msg("the server's certificate ends soon: put another one in its place, it is taken up without a restart")
+	default:
+		return
+	}
+	c.warnedOfEnd = now
+}
+
+// Watch reloads when a file has changed, and tells when the certificate ends, looking once an interval, until stop is closed. Looking finds what watching for events
 // misses: files that are exchanged through a link above them.
 func (c *Certificates) Watch(every time.Duration, stop <-chan struct{}) {
 	ticker := time.NewTicker(every)
@@ -97,6 +128,9 @@ func (c *Certificates) Watch(every time.Duration, stop <-chan struct{}) {
 		if changed {
 			c.Reload()
 		}
+		c.mu.Lock()
+		c.warnOfEnd(time.Now())
+		c.mu.Unlock()
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"quail/server/settings"
 )
@@ -292,3 +295,42 @@ func TestTLSHandshakeDeadline(t *testing.T) {
 	defer conn.Close()
 	eventually(t, "it is there", func() bool { return len(s.all()) == 1 })
 } // the cleanup stops the server
+
+// Without this a certificate that is over is found by the clients, each with an error of its own.
+func TestEndOfTheCertificateIsTold(t *testing.T) {
+	a := newAuthority(t)
+	a.make("first", "server") // it holds for an hour
+	var log bytes.Buffer
+	values, err := settings.New([][2]string{{"tls-cert-file", a.path("server.crt")}, {"tls-key-file", a.path("server.key")}, {"tls-auth-clients", "no"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewCertificates(values, zerolog.New(&log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, at := range []struct {
+		when time.Time
+		want string // "": nothing
+	}{
+		{now, ""}, // the start has said so
+		{now.Add(2 * warnOfEndEvery), "is over"},
+		{now.Add(2*warnOfEndEvery + time.Hour), ""},
+		{now.Add(4 * warnOfEndEvery), "is over"},
+	} {
+		if !strings.Contains(log.String(), "ends soon") {
+			t.Fatalf("the start says %q", log.String())
+		}
+		before := log.Len()
+		c.warnOfEnd(at.when)
+		if said := log.String()[before:]; !strings.Contains(said, at.want) || at.want == "" && said != "" {
+			t.Errorf("%v later the log says %q, want %q", at.when.Sub(now), said, at.want)
+		}
+	}
+	c.warnedOfEnd = time.Time{}
+	before := log.Len()
+	if c.warnOfEnd(now.Add(-2 * time.Hour)); !strings.Contains(log.String()[before:], "does not hold yet") {
+		t.Errorf("before it begins: %q", log.String()[before:])
+	}
+}

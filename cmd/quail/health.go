@@ -24,8 +24,8 @@ type healthCmd struct {
 }
 
 func (h *healthCmd) Help() string {
-	return `Asks as the environment says, so a container's check needs no flags. A server that asks for a password that was not given, or for a client
-certificate that was not shown, is alive: that counts as an answer.
+	return `Asks as the environment says, so a container's check needs no flags. A server that asks for another password or a client certificate, or that has
+no room for one client more (max-clients), is alive: that counts as an answer.
 
 Exit code: 0 it answers and serves queues, 1 it does not, 2 the flags or the environment are wrong.`
 }
@@ -72,11 +72,15 @@ func (h *healthCmd) ask(server *link, values *settings.Values) (string, error) {
 	_, password := h.Client.credentials(values)
 	if server.doubt != nil {
 		password = ""
-	} else if err := h.Client.authenticate(server, values); err != nil {
+	} else if err := h.Client.authenticate(server, values); err != nil && h.Client.User == "" && h.Client.Pass == "" && isAlive(err) {
+		return strings.SplitN(err.Error(), " ", 2)[0], nil
+	} else if err != nil {
 		return "", fmt.Errorf("it answers %q", "-"+err.Error())
 	}
 	list, err := server.ask("PING")
 	switch {
+	case err != nil && isAlive(err):
+		return "that it is busy: " + err.Error(), nil
 	case err != nil && password == "" && strings.HasPrefix(err.Error(), "NOAUTH"):
 		return "NOAUTH", nil
 	case err != nil:
@@ -92,6 +96,12 @@ func (h *healthCmd) ask(server *link, values *settings.Values) (string, error) {
 		return "", err
 	}
 	return loadState(strings.Join(info, ""))
+}
+
+// isAlive says so of a server that answers somebody else's password (a leftover requirepass beside an aclfile) or has max-clients: to start it
+// again would cut off those who work with it.
+func isAlive(err error) bool {
+	return strings.HasPrefix(err.Error(), "WRONGPASS") || strings.HasPrefix(err.Error(), "ERR max number of clients")
 }
 
 // refusesCertificate says so of the alert that a server sends; crypto/tls tells the kind in words alone.

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"io"
+	"net"
 	"strings"
 	"testing"
 )
@@ -17,5 +20,27 @@ func TestHealthTellsLoading(t *testing.T) {
 		if got != c.want || (err == nil) != (c.wrong == "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
 			t.Errorf("INFO of %q: %q, %v", c.info, got, err)
 		}
+	}
+}
+
+// Without this an orchestrator restarts a server that has as many clients as it may, and cuts off all of them.
+func TestHealthOfAFullServer(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "-ERR max number of clients reached\r\n")
+		io.Copy(io.Discard, conn)
+	}()
+	var out, failed bytes.Buffer
+	if code := run([]string{"health", "--listen", listener.Addr().String()}, &out, &failed); code != exitOK || !strings.Contains(out.String(), "it is busy") {
+		t.Errorf("exit code %d\n%s%s", code, out.String(), failed.String())
 	}
 }

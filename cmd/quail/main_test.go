@@ -113,8 +113,10 @@ func startCmd(ts *testscript.TestScript, neg bool, args []string) {
 			env = append(env, s.Env()+"="+text)
 		}
 	}
-	if text := ts.Getenv("QUAIL_CONFIG"); text != "" {
-		env = append(env, "QUAIL_CONFIG="+text)
+	for _, name := range []string{"QUAIL_CONFIG", "QUAIL_PASSWORD"} {
+		if text := ts.Getenv(name); text != "" {
+			env = append(env, name+"="+text)
+		}
 	}
 	s, err := startServer(quail, ts.MkAbs("."), env, args...)
 	if err != nil {

@@ -158,3 +158,15 @@ func pythonBlock(t *testing.T, word string) string {
 	}
 	return blocks[i]
 }
+
+// Without this the line that tells at night why nothing moves cuts off the reason, as one that looked for quotes did.
+func TestReasonsOfAllQueues(t *testing.T) {
+	needRedisCLI(t)
+	_, port := serveExample(t, buildQuail(t))
+	reasons := strings.ReplaceAll(examples(t, "../../docs/operations.md", "sh")[0], "6389", port)
+	out, err := exec.CommandContext(t.Context(), "bash", "-uc", "redis-cli -p "+port+" QPUSH orders a b >/dev/null && redis-cli -p "+port+" QPUSH 'two words' c >/dev/null;\n"+
+		"redis-cli -p "+port+" QCONSUME orders w COUNT 1 >/dev/null\n"+reasons).CombinedOutput()
+	if err != nil || !regexp.MustCompile(`(?m)^orders: consumer "w" holds the lock for another \d+ ms, .* QUNLOCK orders \d+$`).Match(out) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

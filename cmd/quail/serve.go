@@ -95,6 +95,7 @@ func (c *serveCmd) run(p *process) int {
 	srv := server.New(server.Config{Settings: values, Queues: queues, Users: users, ACLFile: aclFile, Log: log, Version: version, ConfigFile: p.configFile, Persistence: persistence(queues), Syncs: syncs(queues)})
 	warnIfCrowded(log, values, srv)
 	warnIfNoBackups(log, values)
+	warnIfUnused(log, values, os.Getenv("QUAIL_PASSWORD"))
 	served, ended := make(chan error, 2), make(chan struct{})
 	defer close(ended)
 	if listener != nil {
@@ -315,6 +316,16 @@ func warnIfCrowded(log zerolog.Logger, values *settings.Values, srv *server.Serv
 	}
 	log.Warn().Int64("clients_max", room).Int64("max-clients", set).
 		Msg("there are not file descriptors enough for max-clients, so fewer clients are let in: raise ulimit -n (LimitNOFILE), or lower max-clients")
+}
+
+// warnIfUnused: what does nothing is mostly meant to do something.
+func warnIfUnused(log zerolog.Logger, values *settings.Values, clientPassword string) {
+	if clientPassword != "" && values.Text(settings.RequirePass) == "" && values.Text(settings.ACLFileName) == "" {
+		log.Warn().Str("meant", settings.RequirePass.Env()).Msg("QUAIL_PASSWORD is what the commands that are clients send; the server has no password")
+	}
+	if values.Text(settings.TLSCert) != "" && values.Int(settings.TLSPort) == 0 {
+		log.Warn().Str("tls-cert-file", values.Text(settings.TLSCert)).Msg("tls-port is not set, so nothing listens for TLS, and the certificate is not used")
+	}
 }
 
 // warnIfNoBackups: a mistake in a path is better found today than by the first backup. It may come later, when somebody mounts it.
