@@ -199,7 +199,8 @@ func (tr *tour) refused(queue, what string, err error) {
 	if where == "" {
 		tr.t.Errorf("%s on %s, and no call had failed: %v", what, queue, err)
 	}
-	if strings.HasPrefix(where, "queues") && !strings.HasPrefix(where, tourBystanderLog) {
+	// Of a call for the folder of all logs nobody knows for which it was made: maybe for the bystander's.
+	if strings.HasPrefix(where, "queues/") && !strings.HasPrefix(where, tourBystanderLog) {
 		tr.bystander(where)
 	}
 	began := time.Now()
