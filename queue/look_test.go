@@ -91,19 +91,3 @@ func TestALookFindsAllThatWaits(t *testing.T) {
 		}
 	})
 }
-
-// A purge spares what is leased, also a delayed message that was delivered before the ready ones around it.
-func TestALookFindsWhatAPurgeSpares(t *testing.T) {
-	inWorld(t, 62, func(w *world) {
-		w.create("q", "batch-count", "1")
-		w.push("q", "a", "b")
-		w.pushWith("q", "late", PushOptions{HasDelay: true, DelayMillis: 1})
-		w.push("q", "c")
-		time.Sleep(2 * time.Millisecond) // virtual
-		w.expect(request("q", "c"), "late@1")
-		if n, f, err := w.set.Purge([]byte("q"), 0); n != 3 || err != nil || f.Wait() != nil {
-			t.Fatalf("%d are purged, %v", n, err)
-		}
-		w.expectPeek("q", "late@1:leased")
-	})
-}
