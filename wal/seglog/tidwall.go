@@ -23,7 +23,6 @@ package seglog
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -82,7 +81,7 @@ func (w *tidwallWriter) reopen(tail *segment, last uint64) (err error) {
 // fails.
 func (w *tidwallWriter) spare(tail *segment) error {
 	for range 2 {
-		file, err := os.Open(filepath.Join(w.cfg.Dir, tail.name()))
+		file, err := w.cfg.FS.Open(filepath.Join(w.cfg.Dir, tail.name()))
 		if err != nil {
 			return err
 		}
