@@ -9,10 +9,12 @@ var qredrive = &Spec{
 		"Each message goes to the end of the queue that it came from, or of the one that TO names, with a new id and no failed attempts. A queue that is " +
 			"missing is made (setting `auto-create`). Leased messages stay, and without TO also those that did not come from another queue. The move neither loses " +
 			"nor doubles a message, whenever the server dies.",
+		"A queue that is paused for pushes takes none, and one with `max-messages` or `max-bytes` no more than fit; what does not stays where it is. (Dead letters " +
+			"themselves are always taken.)",
 		"A user whose rules do not allow writing to all queues must name one with TO.",
 		"An error may come after some messages were moved: call again for the rest.",
 	},
-	Errors: []string{"NOQUEUE", "QFULL", "WALERR"},
+	Errors: []string{"NOQUEUE", "PAUSED", "QFULL", "WALERR"},
 	Args: []Arg{
 		{Name: "dead-queue", Type: ArgKey},
 		{Name: "to", Type: ArgKey, Token: "TO", Display: "queue", Optional: true, Text: "Where all of them go. Default: where each came from."},

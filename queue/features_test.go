@@ -220,6 +220,45 @@ func (w *world) nack(queue string, batch uint64) {
 	}
 }
 
+// Without this whoever may redrive fills a queue past the bound that its owner set, and while it is closed.
+func TestRedriveKeepsTheLimitsOfItsTarget(t *testing.T) {
+	inWorld(t, 63, func(w *world) {
+		w.create("q", "max-attempts", "1", "max-messages", "3", "max-bytes", "5")
+		w.push("q", "a", "b", "c")
+		w.nack("q", w.expect(request("q", "c"), "a@1 b@1 c@1").ID)
+		w.push("q", "d", "ef")
+		redrive := func(code string) {
+			w.t.Helper()
+			_, f, err := w.set.Redrive([]byte("q.dead"), nil, 0)
+			if codeOf(err) != code || f != nil && f.Wait() != nil {
+				w.t.Fatalf("redrive: %v", err)
+			}
+		}
+		pause := func(pause bool) {
+			w.t.Helper()
+			if _, err := w.set.Pause([]byte("q"), pause, true, false); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		pause(true)
+		redrive("PAUSED")
+		w.expectPeek("q", "d@0:ready ef@0:ready")
+		pause(false)
+		redrive("QFULL")
+		w.powerCut()
+		w.expectPeek("q", "d@0:ready ef@0:ready a@0:ready")
+		w.expectPeek("q.dead", "b@0:ready c@0:ready")
+		w.ack("q", w.expect(request("q", "c"), "d@1 ef@1 a@1").ID)
+		w.push("q", "ghij")
+		redrive("QFULL")
+		w.expectPeek("q", "ghij@0:ready b@0:ready")
+		w.ack("q", w.expect(request("q", "c"), "ghij@1 b@1").ID)
+		redrive("<nil>")
+		w.expectPeek("q", "c@0:ready")
+		w.expectPeek("q.dead", "")
+	})
+}
+
 func TestRefusedMessagesAndRedrive(t *testing.T) {
 	inWorld(t, 25, func(w *world) {
 		w.push("q", "a", "b", "c")

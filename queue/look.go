@@ -1,11 +1,12 @@
 package queue
 
 // Finding messages for those who look into a queue or move messages, without consuming. Up to the cursor the machine knows every
-// live message by its id, so those are read one by one; above it ready messages leave no trace, so the log is walked. What was
+// live message by its id, so only those are read; above it ready messages leave no trace, so the log is walked. What was
 // consumed long ago is never read. The log is read without the queue's lock, and the lock is taken for lookStep records at a time,
 // so a look holds up nobody but who asked for it.
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"sync"
@@ -23,6 +24,9 @@ const (
 	lookReadBytes = 256 << 10
 	// lookStep is how many records are judged under one hold of the queue's lock.
 	lookStep = 1000
+	// chooseStep is how many of the messages that the machine knows are remembered at once by a look that leaves some out: each step goes
+	// through all that wait.
+	chooseStep = 16_000
 )
 
 // seen is a message that was found in the log, and where it was at that moment.
@@ -36,6 +40,12 @@ type seen struct {
 type place struct {
 	state   machine.State
 	attempt uint32
+}
+
+// known is a message whose place the machine knows.
+type known struct {
+	id uint64
+	place
 }
 
 // wanted says which messages to find.
@@ -109,17 +119,19 @@ func (q *queue) look(w wanted, l *lent) (list []seen, next uint64, err error) {
 	if w.state == machine.Gone {
 		to = cursor
 	}
-	known := map[uint64]place{}
-	if w.state != machine.Ready {
-		q.m.Tracked(w.from, to, func(id uint64, s machine.State, attempts uint32) {
-			if w.state == machine.Gone || w.state == s {
-				known[id] = place{s, attempts}
-			}
-		})
-	}
 	q.mu.Unlock()
-	if next, err = q.lookAt(&f, sortedIDs(known), known); err != nil || next > 0 {
-		return f.list, next, err
+	step := lookStep
+	if w.choose != nil {
+		step = chooseStep
+	}
+	for from, more := w.from, w.state != machine.Ready; more; {
+		var list []known
+		if list, more = q.tracked(w.state, from, to, max(w.most, step)); more {
+			from = list[len(list)-1].id + 1
+		}
+		if next, err = q.lookAt(&f, list); err != nil || next > 0 {
+			return f.list, next, err
+		}
 	}
 	if w.state == machine.Gone || w.state == machine.Ready {
 		next, err = q.lookAhead(&f, max(w.from, cursor+1), last)
@@ -127,34 +139,50 @@ func (q *queue) look(w wanted, l *lent) (list []seen, next uint64, err error) {
 	return f.list, next, err
 }
 
-// lookAt reads the records of these ids, which rise: neighbours together.
-func (q *queue) lookAt(f *finds, ids []uint64, known map[uint64]place) (next uint64, err error) {
-	for len(ids) > 0 {
+// tracked returns the lowest most of the messages from one id to another, both included, whose place the machine knows and which are in this
+// state, by rising id, and whether there are more. It goes through all that wait, of which there can be millions, and so must keep few and do
+// little with the others: to gather three million in a map took 2 s under the queue's lock for one QPEEK.
+func (q *queue) tracked(state machine.State, from, to uint64, most int) (list []known, more bool) {
+	lowest := func() {
+		slices.SortFunc(list, func(a, b known) int { return cmp.Compare(a.id, b.id) })
+		if len(list) > most {
+			list, more = list[:most], true
+			to = list[most-1].id
+		}
+	}
+	q.mu.Lock()
+	q.m.Tracked(from, to, func(id uint64, s machine.State, attempts uint32) {
+		if id > to || state != machine.Gone && s != state {
+			return
+		}
+		if list = append(list, known{id, place{s, attempts}}); len(list) == 2*most {
+			lowest()
+		}
+	})
+	q.mu.Unlock()
+	lowest()
+	return list, more
+}
+
+// lookAt reads the records of these messages, whose ids rise: neighbours together.
+func (q *queue) lookAt(f *finds, list []known) (next uint64, err error) {
+	for len(list) > 0 {
 		run := 1
-		for run < len(ids) && ids[run] == ids[0]+uint64(run) {
+		for run < min(len(list), lookStep) && list[run].id == list[0].id+uint64(run) {
 			run++
 		}
-		raws, err := q.readRun(&f.read, ids[0], run)
+		raws, err := q.readRun(&f.read, list[0].id, run)
 		if err != nil {
 			return 0, err
 		}
 		for i, raw := range raws {
-			if next, err = f.add(raw, known[ids[i]]); err != nil || next > 0 {
+			if next, err = f.add(raw, list[i].place); err != nil || next > 0 {
 				return next, q.damaged(err)
 			}
 		}
-		ids = ids[max(1, len(raws)):] // none: it went meanwhile
+		list = list[max(1, len(raws)):] // none: it went meanwhile
 	}
 	return 0, nil
-}
-
-func sortedIDs(known map[uint64]place) []uint64 {
-	ids := make([]uint64, 0, len(known))
-	for id := range known {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 // newest is the newest commit: what an answer about the queue rests on.
@@ -178,7 +206,7 @@ func (q *queue) lookAhead(f *finds, at, last uint64) (next uint64, err error) {
 			continue
 		}
 		raws = raws[:min(uint64(len(raws)), last-at+1)]
-		for i, p := range q.places(at, raws) {
+		for i, p := range q.places(at, raws, f.state) {
 			if p.state == machine.Gone || f.state != machine.Gone && p.state != f.state {
 				continue
 			}
@@ -191,22 +219,28 @@ func (q *queue) lookAhead(f *finds, at, last uint64) (next uint64, err error) {
 	return 0, nil
 }
 
-// places tells of consecutive records from first on where their messages are; Gone for one that is no message.
-func (q *queue) places(first uint64, raws [][]byte) []place {
+// places tells of consecutive records from first on where their messages are; Gone for one that is no message. If only one state is asked
+// for, what is in another may be told wrong.
+func (q *queue) places(first uint64, raws [][]byte, state machine.State) []place {
 	list := make([]place, len(raws))
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.m.Tracked(first, first+uint64(len(raws))-1, func(id uint64, s machine.State, attempts uint32) {
-		list[id-first] = place{s, attempts}
-	})
-	cursor := q.m.Cursor()
+	cursor, known := q.m.Cursor(), false
 	for i, raw := range raws {
 		id := first + uint64(i)
-		if list[i].state == machine.Gone && id > cursor && machine.Kind(raw[2]) == machine.KindMessage && !q.m.Removed(id) {
-			if view := record.View(raw); !machine.IsDelayed(view.Flags, view.Meta) {
-				list[i].state = machine.Ready
-			}
+		if machine.Kind(raw[2]) != machine.KindMessage {
+			continue
 		}
+		if view := record.View(raw); id <= cursor || machine.IsDelayed(view.Flags, view.Meta) {
+			known = true
+		} else if !q.m.Removed(id) {
+			list[i].state = machine.Ready
+		}
+	}
+	if known && state != machine.Ready { // it goes through all that wait, and a walk comes here for each step
+		q.m.Tracked(first, first+uint64(len(raws))-1, func(id uint64, s machine.State, attempts uint32) {
+			list[id-first] = place{s, attempts}
+		})
 	}
 	return list
 }

@@ -80,7 +80,7 @@ func (s *Set) Get(name []byte, id uint64) (*Found, *Future, error) {
 	if err != nil || raw == nil {
 		return nil, q.newest(), err
 	}
-	one := seen{raw: raw, place: q.places(id, [][]byte{raw})[0]}
+	one := seen{raw: raw, place: q.places(id, [][]byte{raw}, machine.Gone)[0]}
 	if one.state == machine.Gone {
 		return nil, q.newest(), nil
 	}
@@ -199,7 +199,7 @@ func (q *queue) countReady(before uint64) (c readyCount, err error) {
 			return c, err // consumed meanwhile: purge sees that
 		}
 		raws = raws[:min(uint64(len(raws)), before-at)]
-		for i, p := range q.places(at, raws) {
+		for i, p := range q.places(at, raws, machine.Ready) {
 			if p.state == machine.Ready {
 				c.messages++
 				c.bytes += int64(len(record.View(raws[i]).Body))

@@ -291,7 +291,7 @@ func (q *queue) bury(now machine.Time) {
 }
 
 // Redrive moves up to most messages (0: all) of a dead-letter queue back to where they came from, or to the queue `to`, with no
-// failed attempts, and returns how many. Leased ones stay. Errors: NOQUEUE, WALERR, ERR.
+// failed attempts, and returns how many. Leased ones stay. Errors: NOQUEUE, PAUSED, QFULL, WALERR, ERR.
 func (s *Set) Redrive(name, to []byte, most int) (n int, after *Future, err error) {
 	q, after, err := s.need(name)
 	if err != nil {
@@ -354,13 +354,13 @@ func (q *queue) redriveStep(list []seen, to []byte) (n int, after *Future, err e
 			return n, after, roomError(err)
 		}
 		moved, f, err := q.redriveTo(target, list[:k])
-		if err != nil {
-			return n, after, err
-		}
 		if f != nil {
 			after = f
 		}
 		n += moved
+		if err != nil {
+			return n, after, err
+		}
 		list = list[k:]
 	}
 	return n, after, nil
@@ -388,6 +388,7 @@ func (q *queue) statesOf(list []seen) []machine.State {
 	return states
 }
 
+// redriveTo moves as many of these as the target takes; the error says why not all.
 func (q *queue) redriveTo(target *queue, list []seen) (int, *Future, error) {
 	lockBoth(q, target)
 	defer target.leave()
@@ -405,9 +406,11 @@ func (q *queue) redriveTo(target *queue, list []seen) (int, *Future, error) {
 		removals = append(removals, removalOf(s.raw))
 		moved = append(moved, moving{raw: s.raw})
 	}
-	if len(moved) == 0 {
-		return 0, q.last, nil
+	fit, full := target.fits(moved)
+	if fit == 0 {
+		return 0, q.last, full
 	}
+	removals, moved = removals[:fit], moved[:fit]
 	n, e, _, err := q.m.DecideMove(removals, machine.MoveRedrive, target.log.Incarnation())
 	if err != nil {
 		return 0, q.last, refuse("ERR", "%v", err)
@@ -415,5 +418,26 @@ func (q *queue) redriveTo(target *queue, list []seen) (int, *Future, error) {
 	if n != len(moved) {
 		panic("queue " + q.name + " moves other messages than it chose")
 	}
-	return n, q.commitMove(target, e, moved, machine.MoveRedrive), nil
+	return n, q.commitMove(target, e, moved, machine.MoveRedrive), full
+}
+
+// fits says how many of these messages, the first ones, the queue has room for, and why not for all. A dead letter has nowhere else to go and is
+// always taken; what is redriven may stay where it is, so to its target it is a push. Called with mu held.
+func (q *queue) fits(list []moving) (n int, err error) {
+	if paused, _ := q.m.Paused(); paused && len(list) > 0 {
+		return 0, q.pausedError("redriving to")
+	}
+	counts := q.m.Counts()
+	messages, bytes := counts.Total(), counts.TotalBytes()
+	for ; n < len(list); n++ {
+		size := int64(len(record.View(list[n].raw).Body))
+		if most := q.option(machine.MaxMessages); most > 0 && messages+1 > most {
+			return n, refuse("QFULL", "queue %q holds %d messages, max-messages is %d; consume some and redrive the rest", q.name, messages, most)
+		}
+		if most := q.option(machine.MaxBytes); most > 0 && bytes+size > most {
+			return n, refuse("QFULL", "queue %q holds %d bytes, max-bytes is %d; consume some and redrive the rest", q.name, bytes, most)
+		}
+		messages, bytes = messages+1, bytes+size
+	}
+	return n, nil
 }

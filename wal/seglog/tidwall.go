@@ -4,6 +4,7 @@ package seglog
 //
 //	no checksum                           every read and check decodes the record (scan.go)
 //	torn tail: Open fails, leaks          inspect.go and repair.go cut it before the library sees it
+//	no second descriptor: Open leaks      tidwallWriter.spare looks for two before
 //	zeroed tail: phantom entries          a record is never empty (package record), so the same
 //	missing or short segment: panics      inspect.go checks each segment's end against the next one's name
 //	missing first segment: accepted       inspect.go is told the first LSN
@@ -22,6 +23,7 @@ package seglog
 
 import (
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/tidwall/wal"
@@ -57,6 +59,9 @@ func (w *tidwallWriter) options() *wal.Options {
 
 // reopen opens the library's log and checks that it sees the same end.
 func (w *tidwallWriter) reopen(tail *segment, last uint64) (err error) {
+	if err := w.spare(tail); err != nil {
+		return fmt.Errorf("open log %s: %w", w.cfg.Dir, err)
+	}
 	if w.log, err = wal.Open(w.cfg.Dir, w.options()); err != nil {
 		w.log = nil
 		return fmt.Errorf("open log %s: %w", w.cfg.Dir, err)
@@ -68,6 +73,19 @@ func (w *tidwallWriter) reopen(tail *segment, last uint64) (err error) {
 	}
 	if got != last {
 		return fmt.Errorf("open log %s: tidwall/wal ends it at LSN %d instead of %d", w.cfg.Dir, got, last)
+	}
+	return nil
+}
+
+// spare makes sure that there are two descriptors: the library opens the tail once to write and once to read, and leaks the first if the second
+// fails.
+func (w *tidwallWriter) spare(tail *segment) error {
+	for range 2 {
+		file, err := w.cfg.FS.Open(filepath.Join(w.cfg.Dir, tail.name()))
+		if err != nil {
+			return err
+		}
+		defer file.Close()
 	}
 	return nil
 }

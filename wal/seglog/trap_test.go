@@ -365,6 +365,48 @@ func TestTrapReadsAndAppendsBesideSync(t *testing.T) {
 	must(t, log.Close())
 }
 
+// Trap: the library opens the tail twice, and if there is a descriptor for one alone it leaks that. Each try then cost the descriptor that another
+// log was closed for, until nothing was left to close.
+func TestTrapDescriptorsForOneOfTwo(t *testing.T) {
+	cfg, _ := trap(t, 10)
+	log, _, err := Open(cfg, 1, 10)
+	must(t, err)
+	defer log.Close()
+	var limit syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	low := limit
+	low.Cur = uint64(descriptors(t) + 20)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection would close leaked descriptors
+	before := descriptors(t)
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low))
+	var taken []int
+	for err == nil {
+		var fd int
+		if fd, err = syscall.Open(os.DevNull, os.O_RDONLY, 0); err == nil {
+			taken = append(taken, fd)
+		}
+	}
+	var tries []error
+	if len(taken) > 2 {
+		for range 2 { // each as if somebody had closed another log
+			syscall.Close(taken[0])
+			taken = taken[1:]
+			tries = append(tries, log.Prepare())
+		}
+	}
+	for _, fd := range taken {
+		syscall.Close(fd)
+	}
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+	if len(tries) != 2 || !vfs.OutOfDescriptors(tries[0]) || tries[1] != nil {
+		t.Fatalf("with one descriptor, and with two: %v", tries)
+	}
+	if after := descriptors(t); after != before+1 {
+		t.Fatalf("a log that is written takes %d descriptors", after-before)
+	}
+	must(t, log.Append(makeRecords(11, 12)))
+}
+
 // The kernel reports a lost write to one descriptor. If that was the library's, in an append beside the sync, then the
 // sync must not say that all is well.
 func TestSyncBesideAFailingAppend(t *testing.T) {
