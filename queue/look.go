@@ -200,9 +200,7 @@ func (q *queue) lookAhead(f *finds, at, last uint64) (next uint64, err error) {
 			return 0, err
 		}
 		if raws == nil { // cut off: all up to there was consumed meanwhile
-			q.mu.Lock()
-			at = max(at+1, q.m.FirstNeeded())
-			q.mu.Unlock()
+			at = q.after(at)
 			continue
 		}
 		raws = raws[:min(uint64(len(raws)), last-at+1)]
@@ -217,6 +215,13 @@ func (q *queue) lookAhead(f *finds, at, last uint64) (next uint64, err error) {
 		at += uint64(len(raws))
 	}
 	return 0, nil
+}
+
+// after is where a walk goes on whose next record was cut off.
+func (q *queue) after(at uint64) uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return max(at+1, q.m.FirstNeeded())
 }
 
 // places tells of consecutive records from first on where their messages are; Gone for one that is no message. If only one state is asked

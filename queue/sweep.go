@@ -164,7 +164,7 @@ func (s *sweeper) sweepReady(at, last uint64) error {
 			return err
 		}
 		if raws == nil { // cut off: all up to there was consumed meanwhile
-			at++
+			at = s.q.after(at)
 			continue
 		}
 		raws = raws[:min(uint64(len(raws)), last-at+1)]
