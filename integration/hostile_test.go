@@ -57,7 +57,11 @@ func dialWire(t *testing.T, s *server, authenticate bool) *wire {
 	}
 	t.Cleanup(func() { conn.Close() })
 	w := &wire{Conn: conn, in: bufio.NewReader(conn), s: s, authed: authenticate}
-	w.SetDeadline(time.Now().Add(2 * replyTimeout))
+	deadline := 2 * replyTimeout
+	if longRun { // eight million writes of a byte each
+		deadline *= 5
+	}
+	w.SetDeadline(time.Now().Add(deadline))
 	if authenticate {
 		w.send(t, "*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n", len(hostilePassword), hostilePassword)
 		w.expect(t, "+OK")
