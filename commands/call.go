@@ -137,6 +137,9 @@ type Conn interface {
 	SetNoTouch(on bool)
 	// CloseAfterReply closes the connection when the reply of the current command has left.
 	CloseAfterReply()
+	// Discarding says that a MULTI was refused, and so is what follows it: see multi.go. Reset ends it too.
+	Discarding() bool
+	SetDiscarding(on bool)
 	// Monitor lets the connection see all commands, until Reset.
 	Monitor()
 	// Park: see Call.Park.

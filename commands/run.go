@@ -23,7 +23,7 @@ func Run(c *Call) {
 	if spec == nil {
 		c.Conn.Began(nil)
 		c.Env.Stats.countUnknown()
-		c.W.Error("ERR", unknownCommand(c.Args))
+		c.runUnknown()
 		return
 	}
 	if len(spec.Subcommands) > 0 && len(c.Args) > 1 {
@@ -50,7 +50,7 @@ func Run(c *Call) {
 			c.W.Error("NOAUTH", "Authentication required.")
 			return
 		}
-		if !rights.All() && !c.permitted(rights) {
+		if !rights.All() && !c.permitted(rights) || c.discarded() {
 			return
 		}
 	}
