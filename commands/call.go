@@ -243,14 +243,20 @@ type Settings interface {
 type SettingError struct {
 	// Name is the setting as the client wrote it.
 	Name string
-	// Unknown says that there is no such setting; otherwise Reason says in words what is wrong with the value.
+	// Unknown says that there is no such setting, and Meant which one may have been meant, if any; otherwise Reason says in words what is
+	// wrong with the value.
 	Unknown bool
+	Meant   string
 	Reason  string
 }
 
 func (e *SettingError) Error() string {
 	if e.Unknown {
-		return "Unknown option or number of arguments for CONFIG SET - '" + e.Name + "'"
+		text := "Unknown option or number of arguments for CONFIG SET - '" + e.Name + "'"
+		if e.Meant != "" {
+			text += "; was " + e.Meant + " meant?"
+		}
+		return text
 	}
 	return "CONFIG SET failed (possibly related to argument '" + e.Name + "') - " + e.Reason
 }

@@ -73,8 +73,13 @@ func Run(c *Call) {
 	c.Env.Stats.count(spec, failed)
 }
 
+// wrongArity is Redis's wording; Quail's own commands, which nobody knows from Redis, show their syntax behind it.
 func (c *Call) wrongArity() {
-	c.W.Error("ERR", "wrong number of arguments for '"+c.spec.fullName+"' command")
+	text := "wrong number of arguments for '" + c.spec.fullName + "' command"
+	if c.spec.isOwn() {
+		text += "; " + c.spec.usage()
+	}
+	c.W.Error("ERR", text)
 }
 
 func (c *Call) syntaxErr() { c.W.Error("ERR", errSyntax) }
