@@ -3,7 +3,6 @@ package queue
 import (
 	"strings"
 	"testing"
-
 )
 
 // expectRefused compares what a client would be told.
