@@ -137,6 +137,9 @@ type Conn interface {
 	SetNoTouch(on bool)
 	// CloseAfterReply closes the connection when the reply of the current command has left.
 	CloseAfterReply()
+	// Discarding says that a MULTI was refused, and so is what follows it: see multi.go. Reset ends it too.
+	Discarding() bool
+	SetDiscarding(on bool)
 	// Monitor lets the connection see all commands, until Reset.
 	Monitor()
 	// Park: see Call.Park.
@@ -240,14 +243,20 @@ type Settings interface {
 type SettingError struct {
 	// Name is the setting as the client wrote it.
 	Name string
-	// Unknown says that there is no such setting; otherwise Reason says in words what is wrong with the value.
+	// Unknown says that there is no such setting, and Meant which one may have been meant, if any; otherwise Reason says in words what is
+	// wrong with the value.
 	Unknown bool
+	Meant   string
 	Reason  string
 }
 
 func (e *SettingError) Error() string {
 	if e.Unknown {
-		return "Unknown option or number of arguments for CONFIG SET - '" + e.Name + "'"
+		text := "Unknown option or number of arguments for CONFIG SET - '" + e.Name + "'"
+		if e.Meant != "" {
+			text += "; was " + e.Meant + " meant?"
+		}
+		return text
 	}
 	return "CONFIG SET failed (possibly related to argument '" + e.Name + "') - " + e.Reason
 }

@@ -148,6 +148,9 @@ func (w *world) given(t *testing.T, words []string) {
 		w.conn.needsPassword, w.conn.authenticated = true, false
 	case "setting-error":
 		w.settings.err = &SettingError{Name: words[1], Unknown: words[2] == "unknown", Reason: words[2]}
+		if len(words) > 3 {
+			w.settings.err.(*SettingError).Meant = words[3]
+		}
 	default:
 		t.Fatalf("given what? %q", words)
 	}

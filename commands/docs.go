@@ -39,6 +39,7 @@ var errorMeanings = [][2]string{
 	{"NOAUTH", "Authenticate first, with AUTH or HELLO."},
 	{"WRONGPASS", "The password, or the user, is not right."},
 	{"NOPERM", "The user may not run the command, or not use the queue so. ACL WHOAMI, ACL GETUSER and ACL LOG tell more."},
+	{"EXECABORT", "EXEC behind a MULTI that was refused: there are no transactions, and nothing between the two was run."},
 	{"NOPROTO", "Only protocols 2 and 3 are spoken."},
 	{"ERR", "Anything else: unknown commands, and arguments that do not fit."},
 }

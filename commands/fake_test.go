@@ -203,6 +203,7 @@ type fakeConn struct {
 	env           *Env
 	needsPassword bool
 	closing       bool
+	discarding    bool
 	gone          bool // the client went away while it was parked
 	parked        *fakeParked
 }
@@ -244,10 +245,12 @@ func (c *fakeConn) SetNoEvict(on bool)       { c.info.NoEvict = on }
 func (c *fakeConn) SetNoTouch(on bool)       { c.info.NoTouch = on }
 func (c *fakeConn) Monitor()                 { c.env.Monitors.Store(1) }
 func (c *fakeConn) CloseAfterReply()         { c.closing = true }
+func (c *fakeConn) Discarding() bool         { return c.discarding }
+func (c *fakeConn) SetDiscarding(on bool)    { c.discarding = on }
 
 func (c *fakeConn) Reset() {
 	c.SetProto(2)
-	c.info.Name, c.info.Reply, c.authenticated, c.user = "", ReplyOn, !c.needsPassword, nil
+	c.info.Name, c.info.Reply, c.authenticated, c.user, c.discarding = "", ReplyOn, !c.needsPassword, nil, false
 }
 
 func (c *fakeConn) Park(*Call) Parked {

@@ -20,7 +20,8 @@ var meant = map[string]string{
 	"XTRIM": "QPURGE takes messages out", "LTRIM": "QPURGE takes messages out",
 	"FLUSHALL": "QPURGE empties a queue, QDEL deletes it", "FLUSHDB": "QPURGE empties a queue, QDEL deletes it", "UNLINK": "QDEL deletes a queue",
 	"SAVE": wordsOfBackup, "BGSAVE": wordsOfBackup, "BGREWRITEAOF": wordsOfBackup,
-	"MULTI": wordsOfTransactions, "EXEC": wordsOfTransactions, "WATCH": wordsOfTransactions, "DISCARD": wordsOfTransactions,
+	"MULTI": wordsOfTransactions, "EXEC": wordsOfTransactions, "DISCARD": wordsOfTransactions,
+	"WATCH": wordsOfTransactions, "UNWATCH": wordsOfTransactions,
 	"QPOP": wordsOfConsume, "QPULL": wordsOfConsume, "QGETALL": "QPEEK shows messages without consuming them",
 }
 

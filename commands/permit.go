@@ -43,6 +43,7 @@ func accessOf(keyFlags []string) acl.Access {
 type denial struct {
 	reason string // command or key, as ACL LOG says
 	object string // which
+	hint   string // what to say besides, if it is not plain
 }
 
 // denied checks a call against rights; the words begin with the command's name and are as many as it needs.
@@ -51,7 +52,7 @@ func (s *Spec) denied(rights *acl.Rights, words [][]byte) (d denial, is bool) {
 		return d, false
 	}
 	if !rights.MayRun(s.ordinal) {
-		return denial{"command", s.fullName}, true
+		return denial{reason: "command", object: s.fullName}, true
 	}
 	keys := s.KeysOf(words)
 	if s.AlsoKeys != nil {
@@ -59,11 +60,11 @@ func (s *Spec) denied(rights *acl.Rights, words [][]byte) (d denial, is bool) {
 	}
 	for _, key := range keys {
 		if !rights.MayAccess(key.Name, accessOf(key.Flags)) {
-			return denial{"key", clipName(key.Name)}, true
+			return denial{reason: "key", object: clipName(key.Name)}, true
 		}
 	}
 	if s.NamesAll != nil && s.NamesAll(words) && !rights.MayAccessAll(acl.Write) {
-		return denial{"key", "*"}, true
+		return denial{reason: "key", object: "*", hint: s.NamesAllHint}, true
 	}
 	return d, false
 }
@@ -79,7 +80,11 @@ func (c *Call) permitted(rights *acl.Rights) bool {
 	if d.reason == "command" {
 		c.W.Error("NOPERM", "this user has no permissions to run the '"+d.object+"' command")
 	} else {
-		c.W.Error("NOPERM", "this user has no permissions to access one of the keys used as arguments")
+		text := "this user has no permissions to access one of the keys used as arguments"
+		if d.hint != "" {
+			text += "; " + d.hint
+		}
+		c.W.Error("NOPERM", text)
 	}
 	return false
 }

@@ -22,8 +22,10 @@ var qredrive = &Spec{
 	},
 	// The queues that dead letters came from are in their headers, not among the words.
 	NamesAll: func(words [][]byte) bool { return !hasOption(words, "TO") },
-	Flags:    FlagWrite,
-	Run:      runQRedrive,
+	NamesAllHint: "without TO each message goes to the queue that it came from, so all queues must be allowed (~*); " +
+		"or name one with TO",
+	Flags: FlagWrite,
+	Run:   runQRedrive,
 }
 
 func runQRedrive(c *Call) {

@@ -23,7 +23,7 @@ func Run(c *Call) {
 	if spec == nil {
 		c.Conn.Began(nil)
 		c.Env.Stats.countUnknown()
-		c.W.Error("ERR", unknownCommand(c.Args))
+		c.runUnknown()
 		return
 	}
 	if len(spec.Subcommands) > 0 && len(c.Args) > 1 {
@@ -50,7 +50,7 @@ func Run(c *Call) {
 			c.W.Error("NOAUTH", "Authentication required.")
 			return
 		}
-		if !rights.All() && !c.permitted(rights) {
+		if !rights.All() && !c.permitted(rights) || c.discarded() {
 			return
 		}
 	}
@@ -73,8 +73,13 @@ func Run(c *Call) {
 	c.Env.Stats.count(spec, failed)
 }
 
+// wrongArity is Redis's wording; Quail's own commands, which nobody knows from Redis, show their syntax behind it.
 func (c *Call) wrongArity() {
-	c.W.Error("ERR", "wrong number of arguments for '"+c.spec.fullName+"' command")
+	text := "wrong number of arguments for '" + c.spec.fullName + "' command"
+	if c.spec.isOwn() {
+		text += "; " + c.spec.usage()
+	}
+	c.W.Error("ERR", text)
 }
 
 func (c *Call) syntaxErr() { c.W.Error("ERR", errSyntax) }

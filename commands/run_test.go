@@ -406,3 +406,30 @@ func TestLoading(t *testing.T) {
 		}
 	}
 }
+
+// What Quail alone has, nobody knows by heart. What Redis has must read as there.
+func TestWrongNumberOfArgumentsShowsTheSyntax(t *testing.T) {
+	w := newWorld(2)
+	for line, want := range map[string]string{
+		"QCONSUME orders":     "'qconsume' command; " + qconsume.Syntax(),
+		"qlen":                "'qlen' command; QLEN queue",
+		"QLEN a b":            "'qlen' command; QLEN queue",
+		"QCONFIG":             "'qconfig' command; QCONFIG GET queue [pattern], or QCONFIG SET queue option value [option value ...], or QCONFIG HELP",
+		"QCONFIG SET":         "'qconfig|set' command; QCONFIG SET queue option value [option value ...]",
+		"ECHO":                "'echo' command",
+		"CONFIG":              "'config' command",
+		"CLIENT SETNAME":      "'client|setname' command",
+		"SLOWLOG GET 1 2 3 4": "'slowlog|get' command",
+		"LLEN":                "'llen' command",
+	} {
+		if reply, _ := w.run(strings.Fields(line)...); reply != "-ERR wrong number of arguments for "+want+"\r\n" {
+			t.Errorf("%s: %q", line, reply)
+		}
+	}
+	page := Page()
+	for _, s := range specs {
+		if s.isOwn() != (s.Name[0] == 'Q' && s.Name != "QUIT" || s.parent == qconfig) || s.isOwn() && !strings.Contains(page, "`"+s.Syntax()+"`") {
+			t.Errorf("%s: %q", s.FullName(), s.Syntax())
+		}
+	}
+}

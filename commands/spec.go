@@ -33,6 +33,8 @@ type Spec struct {
 	Subcommands []*Spec
 	// NamesAll says of a call that it may reach queues that its words do not name, for which the user needs access to all.
 	NamesAll func(words [][]byte) bool
+	// NamesAllHint tells a user without it what that means and what to do instead.
+	NamesAllHint string
 	// AlsoKeys finds the queues that a call names in other places than its keys, such as an option's value.
 	AlsoKeys func(words [][]byte) []Key
 	// Run executes the command. A container may have one too, for the call without a subcommand.
@@ -189,6 +191,21 @@ func (s *Spec) Syntax() string { return s.syntax }
 
 // Categories are the ACL categories, without the @.
 func (s *Spec) Categories() []string { return s.categories }
+
+// isOwn says that Redis has no such command.
+func (s *Spec) isOwn() bool { return s.fullName[0] == 'q' && s.Name != "QUIT" }
+
+// usage is the syntax, of a container that of its subcommands.
+func (s *Spec) usage() string {
+	if len(s.Subcommands) == 0 {
+		return s.syntax
+	}
+	lines := make([]string, 0, len(s.Subcommands))
+	for _, sub := range s.Subcommands {
+		lines = append(lines, sub.syntax)
+	}
+	return strings.Join(lines, ", or ")
+}
 
 // prepare derives all that follows from the spec's data.
 func (s *Spec) prepare(parent *Spec) {

@@ -78,7 +78,7 @@ func (q *queue) enqueue(now machine.Time, w *waiter, block bool, blockMillis int
 }
 
 func (q *queue) pausedError(doing string) *Error {
-	return refuse("PAUSED", "%s queue %q is paused; resume it with QRESUME %q", doing, q.name, q.name)
+	return refuse("PAUSED", "%s queue %q is paused; resume it with QRESUME %s", doing, q.name, word(q.name))
 }
 
 // lockedBy says who is in the way, and for how long.

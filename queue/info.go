@@ -82,14 +82,14 @@ func (q *queue) blockedReason(now machine.Time, i *Info) string {
 		return fmt.Sprintf("the queue is stopped because its log failed (%v); see the server's log, it goes on by itself when the disk is well", err)
 	}
 	if _, paused := q.m.Paused(); paused {
-		return "consuming is paused; resume it with QRESUME " + q.name
+		return "consuming is paused; resume it with QRESUME " + word(q.name)
 	}
 	if q.buryFailed != nil {
 		return fmt.Sprintf("messages have used up their attempts and cannot be moved to the dead-letter queue %s: %v; it is tried again each second", q.deadName(), q.buryFailed)
 	}
 	if c.Total() == 0 {
 		if push, _ := q.m.Paused(); push {
-			return fmt.Sprintf("the queue is empty and pushing is paused; resume it with QRESUME %s PUSH", q.name)
+			return fmt.Sprintf("the queue is empty and pushing is paused; resume it with QRESUME %s PUSH", word(q.name))
 		}
 		return "the queue is empty; push a message"
 	}
@@ -110,7 +110,7 @@ func (q *queue) blockedReason(now machine.Time, i *Info) string {
 	}
 	if i.Holder != "" {
 		return fmt.Sprintf("consumer %q holds the lock for another %d ms, so only it gets messages; others wait in line with BLOCK, or end the tenure with QUNLOCK %s %d",
-			i.Holder, i.LockMillisLeft, q.name, i.Token)
+			i.Holder, i.LockMillisLeft, word(q.name), i.Token)
 	}
 	return ""
 }
@@ -142,7 +142,7 @@ func (q *queue) leaseAdvice(now machine.Time, i *Info) string {
 	if i.Token == 0 {
 		return wait
 	}
-	return fmt.Sprintf("%s; QUNLOCK %s %d gives all back at once", wait, q.name, i.Token)
+	return fmt.Sprintf("%s; QUNLOCK %s %d gives all back at once", wait, word(q.name), i.Token)
 }
 
 func (q *queue) nextLeaseEnd(now machine.Time, i *Info) int64 {

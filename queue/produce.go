@@ -180,9 +180,15 @@ func (q *queue) admits(now machine.Time, bodies [][]byte, o *PushOptions) error 
 	}
 	counts := q.m.Counts()
 	if most := q.option(machine.MaxMessages); most > 0 && counts.Total()+int64(len(bodies)) > most {
+		if n := int64(len(bodies)); n > most {
+			return refuse("QFULL", "the push has %d messages and never fits: max-messages of queue %q is %d; push fewer at once, or raise it; nothing was pushed", n, q.name, most)
+		}
 		return refuse("QFULL", "queue %q holds %d messages, max-messages is %d; consume some first; nothing was pushed", q.name, counts.Total(), most)
 	}
 	if most := q.option(machine.MaxBytes); most > 0 && counts.TotalBytes()+total > most {
+		if total > most {
+			return refuse("QFULL", "the push has %d bytes and never fits: max-bytes of queue %q is %d; push fewer at once, or raise it; nothing was pushed", total, q.name, most)
+		}
 		return refuse("QFULL", "queue %q holds %d bytes, max-bytes is %d; consume some first; nothing was pushed", q.name, counts.TotalBytes(), most)
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -503,7 +504,7 @@ func (s *Set) Create(name []byte, o machine.Options) (*Future, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !made && !q.m.Options().Equal(&o) {
-		return q.last, refuse("EXISTS", "queue %q exists with other options; use it as it is, or delete it with QDEL first", clip(name))
+		return q.last, refuse("EXISTS", "queue %q exists with other options; use it as it is, or change them with QCONFIG SET %s option value", clip(name), word(q.name))
 	}
 	return q.last, nil
 }
@@ -858,4 +859,12 @@ func roomError(err error) *Error {
 		return refuse("WALERR", "%v; nothing was changed; consuming and acknowledging go on and give space back; make room and retry", full)
 	}
 	return walError(err)
+}
+
+// word is a name as it is typed in redis-cli: in quotes where it needs them.
+func word(name string) string {
+	if !strings.ContainsAny(name, `"'`) {
+		return name
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
 }

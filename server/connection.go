@@ -104,6 +104,7 @@ type session struct {
 	authenticated             bool
 	mode                      commands.ReplyMode
 	noEvict, noTouch          bool
+	discarding                bool // a MULTI was refused
 }
 
 // socket is a connection that a loop serves: plain or with TLS.

@@ -44,7 +44,8 @@ var fuzzRaw = []string{"\n", "\r\n", "\x00\r\n", "PING", "PING\n", "PING\r", "*0
 	"%1\r\n$4\r\nPING\r\n$1\r\na\r\n", "~1\r\n$4\r\nPING\r\n", ">1\r\n$4\r\nPING\r\n", "|1\r\n+a\r\n+b\r\n", "$4\r\nPING\r\n", "+PING\r\n", ":1\r\n", "-ERR\r\n", "*?\r\n", "*1\r\n$?\r\n;4\r\nPING\r\n;0\r\n",
 	"POST / HTTP/1.1\r\nHost: x\r\n\r\n", "Host: x\r\n", "hOsT:\n", "GET / HTTP/1.1\r\n\r\n", "*1\r\n$4\r\npost\r\n", "*1\r\n$5\r\nHost:\r\n",
 	"SET \"a b\" 'c d'\r\n", "SET \"\\x41\\n\\q\\\"\" '\\'\\x41'\n", "\"\\x4\"\n", "\"\"\n", "''\n", "a\"b\"\n", "\"a\"b\n", "\"a\n", "'a\n", "\"\\\n", "PING \"\x00\"\r\n", "PING\x00PING\r\n", "\tPING\v\f\r\n",
-	"*1\r\n$4\r\nQUIT\r\n*1\r\n$4\r\nPING\r\n", "QUIT\r\nPING\r\n", "*1\r\n$5\r\nRESET\r\n", "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", "CLIENT REPLY OFF\r\nPING\r\nCLIENT REPLY ON\r\n", "CLIENT REPLY SKIP\r\nPING\r\n"}
+	"*1\r\n$4\r\nQUIT\r\n*1\r\n$4\r\nPING\r\n", "QUIT\r\nPING\r\n", "*1\r\n$5\r\nRESET\r\n", "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", "CLIENT REPLY OFF\r\nPING\r\nCLIENT REPLY ON\r\n", "CLIENT REPLY SKIP\r\nPING\r\n",
+	"MULTI\r\n", "*1\r\n$5\r\nmulti\r\n", "*1\r\n$5\r\nMULTI\r\n*3\r\n$5\r\nQPUSH\r\n$1\r\nq\r\n$1\r\na\r\n*1\r\n$4\r\nEXEC\r\n", "EXEC\r\n", "DISCARD\r\n"}
 
 // generator makes inputs. Its buffers are used again.
 type generator struct {

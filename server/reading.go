@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"quail/commands"
@@ -24,6 +25,14 @@ const (
 	lingerTime         = time.Second
 	lingerTimeStopping = 50 * time.Millisecond
 	lingerBytesMax     = 4 << 20
+
+	// A client that breaks the protocol is mostly one that sends a body over max-bulk-bytes, and the most of that is still to come: libraries
+	// read the answer only when they have sent all. So a few of them at a time, strangers not, are heard longer.
+	breachTime     = 2 * time.Second
+	breachBytesMax = 64 << 20
+	breachesMax    = 4
+
+	scrapBytes = 16 << 10 // of what is thrown away, at once
 )
 
 // standIn is what redcon reads in place of a command that goes round it; handle puts the command in.
@@ -252,12 +261,17 @@ func (c *connection) endRead() (blocked, interrupted bool) {
 func (c *connection) breach(err error) error {
 	event := c.server.cfg.Log.Debug()
 	var cross *guard.CrossProtocolError
-	if errors.As(err, &cross) {
-		// A page that makes a browser send these sends many: one line a second tells as much.
-		now := time.Now().UnixMilli()
-		if last := c.server.lastForged.Load(); now-last >= refusalLogEvery.Milliseconds() && c.server.lastForged.CompareAndSwap(last, now) {
+	var broken *guard.ProtocolError
+	switch {
+	case errors.As(err, &cross):
+		if worthALine(&c.server.lastForged) { // a page that makes a browser send these sends many
 			event = c.server.cfg.Log.Warn()
 		}
+	case errors.As(err, &broken) && broken.Setting != "":
+		if !c.stranger() && worthALine(&c.server.lastTooLarge) {
+			event = c.server.cfg.Log.Warn()
+		}
+		event.Int64("declared", broken.Declared).Int64("limit", broken.Limit).Str("setting", broken.Setting)
 	}
 	event.Err(err).Int64("id", c.id).Str("client", c.remote).Msg("closed a connection")
 	if cross != nil {
@@ -268,33 +282,49 @@ func (c *connection) breach(err error) error {
 		c.hold(nil, 1)
 		c.commit()
 	}
+	if !c.stranger() {
+		select {
+		case c.server.breaches <- struct{}{}:
+			defer func() { <-c.server.breaches }()
+			return c.finishWithin(breachTime, breachBytesMax)
+		default:
+		}
+	}
 	return c.finish()
 }
 
+// worthALine says at most once a second that a line goes to the log that may come any number of times: one tells as much.
+func worthALine(lastMillis *atomic.Int64) bool {
+	now, last := time.Now().UnixMilli(), lastMillis.Load()
+	return now-last >= refusalLogEvery.Milliseconds() && lastMillis.CompareAndSwap(last, now)
+}
+
 // finish ends the connection in order: what was asked for is answered, but for a command that blocks; then it is closed.
-func (c *connection) finish() error {
+func (c *connection) finish() error { return c.finishWithin(lingerTime, lingerBytesMax) }
+
+// finishWithin is finish with the time and the bytes for which a client is heard that still sends.
+func (c *connection) finishWithin(linger time.Duration, bytesMax int) error {
 	c.abandon()
 	if err := c.out.Drain(); err != nil {
 		return err
 	}
 	if !c.eof {
-		c.linger()
+		c.linger(linger, bytesMax)
 	}
 	return io.EOF
 }
 
-func (c *connection) linger() {
+func (c *connection) linger(wait time.Duration, bytesMax int) {
 	half, ok := c.net.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	wait := lingerTime
 	if c.server.stopping.Load() {
 		wait = lingerTimeStopping
 	}
 	c.net.SetReadDeadline(time.Now().Add(wait))
-	scrap := make([]byte, 4<<10)
-	for total := 0; total < lingerBytesMax; {
+	scrap := make([]byte, scrapBytes)
+	for total := 0; total < bytesMax; {
 		n, err := c.net.Read(scrap)
 		if err != nil {
 			return

@@ -83,6 +83,8 @@ type Server struct {
 	turns chan struct{}
 	// lists has room for the one of them that may list all queues.
 	lists chan struct{}
+	// breaches has room for the few clients that are heard to the end though they broke the protocol; see breach.
+	breaches chan struct{}
 	// unheard has room for the one client that gets more though it has not read what it got; see awaitReader.
 	unheard chan struct{}
 
@@ -98,7 +100,8 @@ type Server struct {
 
 	skipCheckpoint atomic.Bool
 
-	lastForged atomic.Int64 // when a POST or Host: was logged last, unix milliseconds
+	lastForged   atomic.Int64 // when a POST or Host: was logged last, unix milliseconds
+	lastTooLarge atomic.Int64 // the same of a command over a limit
 
 	stopped  chan struct{} // closed when no connection is left and none will come
 	stopOnce sync.Once
@@ -124,6 +127,7 @@ func New(cfg Config) *Server {
 		descriptors: descriptorLimit(),
 		turns:       make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		lists:       make(chan struct{}, 1),
+		breaches:    make(chan struct{}, breachesMax),
 		unheard:     make(chan struct{}, 1),
 		run:         commands.Run,
 		runTogether: commands.RunTogether,

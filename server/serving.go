@@ -238,7 +238,7 @@ func (c *connection) runAll(raw []byte) {
 
 // joins reports whether commands that follow may run together with this one.
 func (c *connection) joins(words [][]byte) bool {
-	return c.borrows && c.session.mode == commands.ReplyOn && !c.skipNext && c.server.env.StartsTogether(words)
+	return c.borrows && c.session.mode == commands.ReplyOn && !c.skipNext && !c.session.discarding && c.server.env.StartsTogether(words)
 }
 
 // runTogether runs the command in v.words with those of raw that fit it, and cuts off the next one.

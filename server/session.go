@@ -17,6 +17,10 @@ func (c *connection) Proto() int       { return c.w.Proto }
 func (c *connection) User() string     { return c.session.user.Name() }
 func (c *connection) CloseAfterReply() { c.closing.Store(true) }
 
+// Discarding and SetDiscarding implement commands.Conn.
+func (c *connection) Discarding() bool      { return c.session.discarding }
+func (c *connection) SetDiscarding(on bool) { c.change(func(s *session) { s.discarding = on }) }
+
 func (c *connection) Began(spec *commands.Spec) { c.lastCommand.Store(spec) }
 
 // Authenticated is true for good once it was: a password that is set later asks new connections only, as in Redis.

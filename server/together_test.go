@@ -105,7 +105,7 @@ func TestPushesTogetherWithOthers(t *testing.T) {
 	c := s.dial(t)
 	c.send(cmd("QPUSH", "a", "1") + cmd("qpush", "a", "2") + cmd("QPUSH", "b", "3") + cmd("QPUSH", "a", "4", "5") + cmd("QPUSH", "a", "6") +
 		cmd("PING") + cmd("QPUSH", "a") + cmd("QPUSH", "a", "7") + cmd("QPUSH", "a", "8") + cmd("NOSUCH") + cmd("QPUSH", "a", ""))
-	c.expect(":1\r\n:2\r\n:3\r\n:4\r\n:6\r\n+PONG\r\n-ERR wrong number of arguments for 'qpush' command\r\n:7\r\n:8\r\n" +
+	c.expect(":1\r\n:2\r\n:3\r\n:4\r\n:6\r\n+PONG\r\n-ERR wrong number of arguments for 'qpush' command; QPUSH queue body [body ...]\r\n:7\r\n:8\r\n" +
 		"-ERR unknown command 'NOSUCH', with args beginning with: \r\n:9\r\n")
 }
 

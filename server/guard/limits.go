@@ -38,24 +38,42 @@ const (
 
 // ProtocolError is a breach of the protocol, in Redis's wording. Nothing after it can be understood, so it ends the
 // connection once what came before it has been answered.
-type ProtocolError struct{ Message string }
+type ProtocolError struct {
+	Message string
+	// Setting is the limit that the client was about to pass, or empty; Declared is how much it said would come, Limit how much may.
+	Setting         string
+	Declared, Limit int64
+}
 
 func (e *ProtocolError) Error() string { return "Protocol error: " + e.Message }
 
 var (
-	errArgs          = &ProtocolError{"invalid multibulk length"}
-	errArgsStranger  = &ProtocolError{"unauthenticated multibulk length"}
-	errArgsLine      = &ProtocolError{"too big mbulk count string"}
-	errBulk          = &ProtocolError{"invalid bulk length"}
-	errBulkStranger  = &ProtocolError{"unauthenticated bulk length"}
-	errBulkLine      = &ProtocolError{"too big bulk count string"}
-	errInlineTooLong = &ProtocolError{"too big inline request"}
-	errQuotes        = &ProtocolError{"unbalanced quotes in request"}
-	errCommandBytes  = &ProtocolError{"command longer than query-buffer-bytes"}
+	errArgs          = &ProtocolError{Message: "invalid multibulk length"}
+	errArgsStranger  = &ProtocolError{Message: "unauthenticated multibulk length"}
+	errArgsLine      = &ProtocolError{Message: "too big mbulk count string"}
+	errBulk          = &ProtocolError{Message: "invalid bulk length"}
+	errBulkStranger  = &ProtocolError{Message: "unauthenticated bulk length"}
+	errBulkLine      = &ProtocolError{Message: "too big bulk count string"}
+	errInlineTooLong = &ProtocolError{Message: "too big inline request"}
+	errQuotes        = &ProtocolError{Message: "unbalanced quotes in request"}
 )
 
+// The errors of a client that would pass a setting; whoever runs the server may want to know.
+
+func errTooManyArgs(count int64, most int) *ProtocolError {
+	return &ProtocolError{Message: errArgs.Message, Setting: "max-args", Declared: count, Limit: int64(most)}
+}
+
+func errTooLongBulk(size int64, most int) *ProtocolError {
+	return &ProtocolError{Message: errBulk.Message, Setting: "max-bulk-bytes", Declared: size, Limit: int64(most)}
+}
+
+func errCommandBytes(size int64, most int) *ProtocolError {
+	return &ProtocolError{Message: "command longer than query-buffer-bytes", Setting: "query-buffer-bytes", Declared: size, Limit: int64(most)}
+}
+
 func errNoDollar(got byte) *ProtocolError {
-	return &ProtocolError{"expected '$', got '" + string([]byte{got}) + "'"}
+	return &ProtocolError{Message: "expected '$', got '" + string([]byte{got}) + "'"}
 }
 
 // CrossProtocolError says that the client speaks HTTP: a web page made a browser send commands in a request's body.

@@ -113,8 +113,10 @@ func (s *Scanner) scanCount(b []byte, limits *Limits) (more bool) {
 		return more
 	}
 	switch {
-	case !ok, count > int64(limits.ArgsMax) && !(limits.Stranger && count <= 1<<31-1):
+	case !ok:
 		s.fail(errArgs)
+	case count > int64(limits.ArgsMax) && !(limits.Stranger && count <= 1<<31-1):
+		s.fail(errTooManyArgs(count, limits.ArgsMax))
 	case limits.Stranger && count > StrangerArgsMax:
 		s.fail(errArgsStranger)
 	case count <= 0:
@@ -142,12 +144,14 @@ func (s *Scanner) scanSize(b []byte, limits *Limits) (more bool) {
 		return more
 	}
 	switch {
-	case !ok || size < 0 || size > int64(limits.BulkBytesMax):
+	case !ok || size < 0:
 		s.fail(errBulk)
+	case size > int64(limits.BulkBytesMax):
+		s.fail(errTooLongBulk(size, limits.BulkBytesMax))
 	case limits.Stranger && size > StrangerBulkBytesMax:
 		s.fail(errBulkStranger)
 	case int64(s.pos)+size+2 > int64(limits.CommandBytesMax):
-		s.fail(errCommandBytes)
+		s.fail(errCommandBytes(int64(s.pos)+size+2, limits.CommandBytesMax))
 	default:
 		if s.left == s.args {
 			s.nameStart, s.nameEnd = s.pos, s.pos+int(size)

@@ -109,8 +109,9 @@ func (s *Setting) Allowed() string {
 type Error struct {
 	// Name is the setting as it was written.
 	Name string
-	// Unknown says that there is no such setting.
+	// Unknown says that there is no such setting, and Meant which one may have been meant, if any.
 	Unknown bool
+	Meant   string
 	// Reason is all but the name. It never holds a secret.
 	Reason string
 }
@@ -130,7 +131,7 @@ func (s *Setting) misfit(got, rule string) *Error {
 
 // meant is the setting that may have been meant by a name that is none, or "".
 func meant(name string) string {
-	best, bestDistance := "", 3 // more than two slips of the finger is another word
+	best, bestDistance := "", min(3, len(name)/3+1) // more than two slips of the finger is another word, and so is one in which every second letter is wrong
 	for _, s := range table {
 		if d := distance(strings.ToLower(name), s.Name); d < bestDistance {
 			best, bestDistance = s.Name, d
@@ -145,7 +146,7 @@ func unknown(name string) *Error {
 	if best == "" {
 		return &Error{Name: name, Unknown: true, Reason: "there is no such setting; CONFIG GET * and docs/config.md list all"}
 	}
-	return &Error{Name: name, Unknown: true, Reason: "there is no such setting; was " + best + " meant?"}
+	return &Error{Name: name, Unknown: true, Meant: best, Reason: "there is no such setting; was " + best + " meant?"}
 }
 
 // distance is how many letters must be put in, left out or exchanged to make b of a (Levenshtein).

@@ -176,11 +176,14 @@ func TestFixedSettingsSayHow(t *testing.T) {
 	}
 }
 
+// In Redis's words, with the setting behind them that somebody may have meant who knows Redis's names.
 func TestUnknownSettingReadsAsInRedis(t *testing.T) {
-	err := must(New(nil)).Set([][2]string{{"maxmemory", "1gb"}})
-	want := "Unknown option or number of arguments for CONFIG SET - 'maxmemory'"
-	if err == nil || err.Error() != want {
-		t.Errorf("got %v", err)
+	for name, more := range map[string]string{"maxmemory": "", "maxclients": "; was max-clients meant?", "tls-prot": "; was tls-port meant?", "hat": ""} {
+		err := must(New(nil)).Set([][2]string{{name, "1"}})
+		want := "Unknown option or number of arguments for CONFIG SET - '" + name + "'" + more
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

@@ -133,7 +133,7 @@ func (v *Values) Set(pairs [][2]string) error {
 	next, errs := before.with(pairs, true)
 	if len(errs) > 0 {
 		v.mu.Unlock()
-		return &commands.SettingError{Name: errs[0].Name, Unknown: errs[0].Unknown, Reason: errs[0].Reason}
+		return &commands.SettingError{Name: errs[0].Name, Unknown: errs[0].Unknown, Meant: errs[0].Meant, Reason: errs[0].Reason}
 	}
 	calls, refusal := v.trySet(before, next)
 	if refusal != nil {

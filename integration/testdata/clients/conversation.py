@@ -35,6 +35,15 @@ with client.pipeline(transaction=False) as pipe:
         pipe.execute_command("QPUSH", queue, f"piped {i}")
     ids = pipe.execute()
 assert ids == list(range(ids[0], ids[0] + 100)), ids
+for i in range(2):  # what redis-py's pipeline() is by default: nothing of it is done when it raises, so trying again doubles nothing
+    with client.pipeline() as pipe:
+        for body in ["transaction", "x" * 100_000]:
+            pipe.execute_command("QPUSH", queue + "/never", body)
+        try:
+            raise AssertionError(f"a transaction answered {pipe.execute()}")
+        except redis.ResponseError as error:
+            assert "MULTI" in str(error) and "no transactions" in str(error), error
+    assert run("QLEN", queue + "/never") == 0
 batch, deadline, messages = run("QCONSUME", queue, "me", "COUNT", 1000)
 assert [m[1].decode() for m in messages] == [f"piped {i}" for i in range(100)]
 assert run("QACK", queue, batch) == 100
