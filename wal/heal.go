@@ -287,6 +287,7 @@ func (q *QueueLog) goOn(records uint64) {
 	}
 	stopped := time.Since(q.failedAt)
 	q.err = nil
+	q.store.stoppedLogs.Add(-1)
 	q.forgetLeft()
 	q.dropAppended()
 	rest := q.tailBytes() // not counted while the log was out of order
