@@ -36,7 +36,7 @@ type LogReopened struct {
 	Stopped time.Duration
 }
 
-// Damaged reports whether err is damage that no retry mends: only a backup or a replica has what is missing.
+// Damaged reports whether err is damage that no retry mends: what is missing is in a backup, or where quail repair looks for it.
 func Damaged(err error) bool {
 	var inLog *seglog.CorruptError
 	var here *CorruptError

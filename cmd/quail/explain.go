@@ -41,7 +41,8 @@ func adviceData(directory string, err error) string {
 	case errors.Is(err, wal.ErrLocked), errors.Is(err, vfs.ErrLocked):
 		return "a data directory serves one process at a time: stop the other one, or choose another directory with --data or QUAIL_DATA"
 	case errors.As(err, &damagedStore), errors.As(err, &damagedLog):
-		return "nothing was changed; check the disk, then see \"Damage\" in docs/operations.md"
+		return fmt.Sprintf("nothing was changed. Copy the directory, and look at the disk; quail check %s lists all damage, quail repair %s NEWDIR saves what is whole into a new directory, "+
+			"a backup has the rest; see \"Damage\" in docs/operations.md", directory, directory)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("the user of this process (uid %d) must be able to write %s: change its owner, or choose another directory with --data or QUAIL_DATA", os.Getuid(), directory)
 	case errors.Is(err, syscall.EROFS):
