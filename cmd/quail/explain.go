@@ -50,7 +50,7 @@ func adviceData(directory string, err error) string {
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
 		return "part of that path is a file, not a directory; choose another one with --data or QUAIL_DATA"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "the disk is full; the journal alone needs journal-bytes. Free some space, or choose another directory with --data or QUAIL_DATA"
+		return "the disk is full; the journal needs two files of journal-file-bytes to begin with, and up to journal-bytes in time. Free some space, lower these, or choose another directory with --data or QUAIL_DATA"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "too few file descriptors: raise the limit (ulimit -n), or lower open-logs and max-clients"
 	}
