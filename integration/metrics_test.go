@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -106,5 +108,49 @@ func TestMetrics(t *testing.T) {
 	}
 	if code := s.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// Without this nobody but the clients of a queue learns that it is stopped; or one bad queue takes a whole server out of service.
+func TestMetricsOfAStoppedQueue(t *testing.T) {
+	admin := freeAddress(t)
+	s := newServer(t, "--admin-listen", admin)
+	s.start()
+	conn := s.connect(t)
+	must(t, conn, "QPUSH", "bad", "one", "two", "three")
+	if code := s.stop(syscall.SIGTERM); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	logs, err := filepath.Glob(filepath.Join(s.dir, "queues", "*", "0*"))
+	if err != nil || len(logs) != 1 {
+		t.Fatalf("%v, %v", logs, err)
+	}
+	data, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(logs[0], data, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	conn = s.connect(t)
+	must(t, conn, "QPUSH", "good", "one")
+	mustRefuse(t, conn, "WALERR", "QPEEK", "bad", "COUNT", 10)
+	if lines := infoLines(t, conn, "persistence"); lines["stopped_queues"] != "1" {
+		t.Errorf("stopped_queues is %q", lines["stopped_queues"])
+	}
+	_, page := get(t, admin, "GET", "/metrics", "")
+	for _, want := range []string{`quail_queue_stopped{queue="bad"} 1`, `quail_queue_stopped{queue="good"} 0`, `quail_stopped_queues 1`} {
+		if !strings.Contains(page, "\n"+want+"\n") {
+			t.Errorf("no line %s", want)
+		}
+	}
+	if code, body := get(t, admin, "GET", "/readyz", ""); code != 200 {
+		t.Errorf("/readyz: %d %s", code, body)
+	}
+	must(t, conn, "QDEL", "bad")
+	if lines := infoLines(t, conn, "persistence"); lines["stopped_queues"] != "0" {
+		t.Errorf("when it is deleted stopped_queues is %q", lines["stopped_queues"])
 	}
 }

@@ -10,6 +10,8 @@ type Gauge struct {
 	Waiting int
 	// PushPaused and ConsumePaused: somebody said QPAUSE.
 	PushPaused, ConsumePaused bool
+	// Stopped: the log failed or is damaged.
+	Stopped bool
 }
 
 // Gauges tells of the oldest queues, at most so many, and how many it left out; what is still being loaded is
@@ -26,7 +28,7 @@ func (s *Set) Gauges(most int) (list []Gauge, left int) {
 		}
 		q.mu.Lock()
 		if !q.deleted {
-			g := Gauge{Name: q.name, Counts: q.m.Counts(), Waiting: len(q.line)}
+			g := Gauge{Name: q.name, Counts: q.m.Counts(), Waiting: len(q.line), Stopped: q.log.Err() != nil}
 			g.PushPaused, g.ConsumePaused = q.m.Paused()
 			list = append(list, g)
 		}

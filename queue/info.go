@@ -77,7 +77,7 @@ func (q *queue) blockedReason(now machine.Time, i *Info) string {
 	c := &i.Counts
 	if err := q.log.Err(); err != nil {
 		if wal.Damaged(err) {
-			return fmt.Sprintf("the queue is stopped because its log is damaged (%v); see docs/operations.md", err)
+			return fmt.Sprintf("the queue is stopped because its log is damaged (%v); see \"Damage\" in docs/operations.md", err)
 		}
 		return fmt.Sprintf("the queue is stopped because its log failed (%v); see the server's log, it goes on by itself when the disk is well", err)
 	}

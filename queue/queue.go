@@ -159,7 +159,7 @@ func (q *queue) refusal() error {
 	}
 	if err := q.log.Err(); err != nil {
 		if wal.Damaged(err) {
-			return refuse("WALERR", "queue %q is stopped, its log is damaged: %v; the other queues work; see docs/operations.md", q.name, err)
+			return refuse("WALERR", "queue %q is stopped, its log is damaged: %v; the other queues work; see \"Damage\" in docs/operations.md", q.name, err)
 		}
 		return refuse("WALERR", "queue %q is stopped, its log failed: %v; the other queues work; it goes on by itself when the cause is gone, retry then", q.name, err)
 	}

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
+
+	"quail/server/settings"
 )
 
 func TestClientLimit(t *testing.T) {
@@ -27,6 +31,39 @@ func TestClientLimit(t *testing.T) {
 	three.expect("+PONG\r\n")
 	if info := (admin{s.Server}).Info(); info.ConnectionsRejected != 1 || info.ConnectionsReceived != 4 {
 		t.Errorf("counted %d and %d", info.ConnectionsRejected, info.ConnectionsReceived)
+	}
+}
+
+// Without this an operator raises max-clients where descriptors are short, or looks for a crowd where the server was stopping.
+func TestRefusalOfAClientSaysWhy(t *testing.T) {
+	values, err := settings.New([][2]string{{"max-clients", "3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{Settings: values, Queues: new(fakeQueues), Log: zerolog.Nop()})
+	full := func(most int64) string {
+		t.Helper()
+		clear(s.connections)
+		for id := range most {
+			if why := s.add(&connection{id: id}); why != "" {
+				t.Fatalf("client %d of %d: %s", id+1, most, why)
+			}
+		}
+		defer clear(s.connections)
+		return s.add(&connection{id: most})
+	}
+	if why := full(3); !strings.HasSuffix(why, "max-clients is reached") {
+		t.Errorf("3 clients: %s", why)
+	}
+	s.descriptors = 4
+	if why := full(2); !strings.Contains(why, "ulimit -n") || strings.Contains(why, "stops") {
+		t.Errorf("4 descriptors: %s", why)
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if why := full(0); !strings.HasSuffix(why, "the server stops") {
+		t.Errorf("at the end: %s", why)
 	}
 }
 

@@ -114,7 +114,8 @@ func (l *listener) admit(conn net.Conn) *connection {
 		return nil
 	}
 	c := newConnection(s, conn, config)
-	if s.add(c) {
+	refusal := s.add(c)
+	if refusal == "" {
 		if c.sock == nil {
 			return c
 		}
@@ -126,7 +127,7 @@ func (l *listener) admit(conn net.Conn) *connection {
 		c.Close()
 		return nil
 	}
-	l.refuse(c.net, config, "-ERR max number of clients reached\r\n", "refused a connection: max-clients is reached, or as many as leave descriptors for the files (ulimit -n), or the server stops")
+	l.refuse(c.net, config, "-ERR max number of clients reached\r\n", refusal)
 	return nil
 }
 

@@ -335,15 +335,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// add takes a connection in, unless there are too many or the server stops.
-func (s *Server) add(c *connection) bool {
+// add takes a connection in, or returns why not, for the log.
+func (s *Server) add(c *connection) (refusal string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping.Load() || int64(len(s.connections)) >= s.ClientsMax() {
-		return false
+	count, most := int64(len(s.connections)), s.ClientsMax()
+	switch {
+	case s.stopping.Load():
+		return "refused a connection: the server stops"
+	case count < most:
+		s.connections[c.id] = c
+		return ""
+	case most < s.cfg.Settings.Int(settings.MaxClients):
+		return "refused a connection: there are as many clients as leave file descriptors for the files, fewer than max-clients; raise ulimit -n (LimitNOFILE)"
 	}
-	s.connections[c.id] = c
-	return true
+	return "refused a connection: max-clients is reached"
 }
 
 func (s *Server) remove(c *connection) {

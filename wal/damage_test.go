@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -207,6 +208,9 @@ func (p *sample) reopen(t *testing.T, path string, damaged []byte, w *world) (Re
 	return rec, err
 }
 
+// garbled: words twice, or none where a reason belongs.
+var garbled = regexp.MustCompile(`<nil>|group \d+: group \d|record \d+: record \d`)
+
 // clear reports whether err is an error that tells a person where to look.
 func clearError(err error, path string) error {
 	var inJournal *CorruptError
@@ -217,6 +221,8 @@ func clearError(err error, path string) error {
 	case errors.As(err, &inJournal) || errors.As(err, &inLog):
 		if text := err.Error(); !strings.Contains(text, filepath.Base(path)) || !strings.Contains(text, "at offset ") {
 			return fmt.Errorf("the error does not say where: %w", err)
+		} else if garbled.MatchString(text) {
+			return fmt.Errorf("the error is garbled: %w", err)
 		}
 		return nil
 	}

@@ -218,7 +218,7 @@ type group struct {
 
 // parseGroup checks the group at the start of data, every byte of it, and returns it with its records undecoded but
 // checked. data may reach to the end of the file. A group that was written for another sequence is errNoGroup. With errPadding
-// the group is returned all the same.
+// the group is returned all the same. Errors do not name the group: whoever asked knows which one belongs here.
 func parseGroup(data []byte, id storeID, sequence uint64) (group, error) {
 	h, err := parseGroupHeader(data, id)
 	if err != nil {
@@ -228,7 +228,7 @@ func parseGroup(data []byte, id storeID, sequence uint64) (group, error) {
 		return group{}, fmt.Errorf("%w: an earlier life of the file left group %d here", errNoGroup, h.number)
 	}
 	if h.bytes > uint64(len(data)) || groupHeaderBytes+int(h.bytes)+endMarkBytes > len(data) {
-		return group{}, fmt.Errorf("group %d claims %d bytes, the file has %d left", h.number, h.bytes, len(data))
+		return group{}, fmt.Errorf("it claims %d bytes, the file has %d left", h.bytes, len(data))
 	}
 	g := group{groupHeader: h, payload: data[groupHeaderBytes : groupHeaderBytes+int(h.bytes)], span: groupSpan(int(h.bytes))}
 	var sum groupSum
@@ -236,23 +236,23 @@ func parseGroup(data []byte, id storeID, sequence uint64) (group, error) {
 	for rest := g.payload; len(rest) > 0; records++ {
 		_, n, err := record.Decode(rest)
 		if err != nil {
-			return group{}, fmt.Errorf("group %d, record %d: %w", h.number, records, err)
+			return group{}, fmt.Errorf("record %d in it: %w", records, err)
 		}
 		sum = sum.add(rest[:n])
 		rest = rest[n:]
 	}
 	if records != h.records {
-		return group{}, fmt.Errorf("group %d has %d records, its header says %d", h.number, records, h.records)
+		return group{}, fmt.Errorf("it has %d records, its header says %d", records, h.records)
 	}
 	end := data[groupHeaderBytes+int(h.bytes):]
 	if [4]byte(end[:4]) != endMagic || binary.LittleEndian.Uint64(end[8:]) != h.number {
-		return group{}, fmt.Errorf("group %d has no end mark", h.number)
+		return group{}, errors.New("it has no end mark")
 	}
 	if binary.LittleEndian.Uint32(end[4:]) != sum.close(data) {
-		return group{}, fmt.Errorf("group %d fails its checksum", h.number)
+		return group{}, errors.New("it fails its checksum")
 	}
 	if padding := g.padding(data); int64(len(data)) < g.span || !allZero(padding) {
-		return g, fmt.Errorf("group %d: %w", h.number, errPadding)
+		return g, errPadding
 	}
 	return g, nil
 }

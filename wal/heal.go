@@ -36,7 +36,7 @@ type LogReopened struct {
 	Stopped time.Duration
 }
 
-// Damaged reports whether err is damage that no retry mends: only a backup or a replica has what is missing.
+// Damaged reports whether err is damage that no retry mends: what is missing is in a backup, or where quail repair looks for it.
 func Damaged(err error) bool {
 	var inLog *seglog.CorruptError
 	var here *CorruptError
@@ -287,6 +287,7 @@ func (q *QueueLog) goOn(records uint64) {
 	}
 	stopped := time.Since(q.failedAt)
 	q.err = nil
+	q.store.stoppedLogs.Add(-1)
 	q.forgetLeft()
 	q.dropAppended()
 	rest := q.tailBytes() // not counted while the log was out of order

@@ -130,6 +130,23 @@ func healing(t *testing.T, n int, how vfs.Failure) (total, failed int) {
 	return total, failed
 }
 
+// counted is an error unless the statistics have as many stopped queues as there are.
+func counted(s *Store) error {
+	synctest.Wait()
+	s.mu.Lock()
+	stopped := int64(0)
+	for _, q := range s.logs {
+		if q.Err() != nil {
+			stopped++
+		}
+	}
+	s.mu.Unlock()
+	if got := s.Stats().StoppedQueues; got != stopped {
+		return wrong("%d queues are stopped, the statistics say %d", stopped, got)
+	}
+	return nil
+}
+
 // healingRound does what package queue would: a queue that has stopped is given nothing.
 func healingRound(w *world, s *Store, round int) error {
 	for len(w.alive()) < 4 {
@@ -153,6 +170,9 @@ func healingRound(w *world, s *Store, round int) error {
 	}
 	if q := w.alive()[round]; round > 0 && q.log.Err() == nil {
 		q.cutTo(s, q.first+(q.lsn-q.first)/2)
+	}
+	if err := counted(s); err != nil {
+		return err
 	}
 	if round%2 == 1 {
 		if err := s.Checkpoint(); err != nil && !errors.Is(err, vfs.ErrInjected) {
@@ -183,6 +203,9 @@ func allWell(w *world, s *Store, h *heard) error {
 				return wrong("%d bytes are pending when all is written", n)
 			}
 		}
+	}
+	if err := counted(s); err != nil {
+		return err
 	}
 	return h.balance()
 }
@@ -420,10 +443,17 @@ func TestDamagedLogStaysStopped(t *testing.T) {
 		if len(h.reopened) > 0 || h.failed[q.log.Incarnation()] != 1 {
 			t.Errorf("reported: %v, %v", h.failed, h.reopened)
 		}
+		if n := s.Stats().StoppedQueues; n != 1 {
+			t.Errorf("the statistics have %d stopped queues", n)
+		}
 		for path, data := range takeImage(t, lossy, s.logDir(q.log.Incarnation())) {
 			if string(before[path]) != string(data) {
 				t.Errorf("%s was changed", path)
 			}
+		}
+		q.delete(s)
+		if err := counted(s); err != nil || s.Stats().StoppedQueues != 0 {
+			t.Errorf("deleted: %v", err)
 		}
 	})
 }

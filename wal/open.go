@@ -239,6 +239,9 @@ func (s *Store) recover(r Replayer, rec *Recovery, resumeAfter uint64) error {
 	}
 	scan := &journalScan{fs: s.cfg.FS, dir: s.journalDir(), damagedDir: filepath.Join(s.cfg.Dir, "damaged"), id: s.id,
 		firstNeeded: s.points.last.firstNeeded, needed: s.points.last.sequence}
+	if s.points.last.number == 0 {
+		scan.logs = s.queuesDir()
+	}
 	if s.begun, err = openBegun(s.cfg.FS, s.journalDir(), s.id, scan.isUsed); err != nil {
 		return err
 	}

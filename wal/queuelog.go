@@ -345,6 +345,7 @@ func (q *QueueLog) fail(operation string, err error) error {
 	var pending int64
 	if first {
 		q.err, q.failedAt = err, time.Now()
+		q.store.stoppedLogs.Add(1)
 		pending = q.tailBytes() // they stay in memory, but do not hold up the other queues
 	}
 	q.mu.Unlock()
@@ -549,6 +550,8 @@ func (q *QueueLog) Delete() {
 	var bytes int64
 	if q.err == nil {
 		bytes = q.tailBytes()
+	} else {
+		q.store.stoppedLogs.Add(-1)
 	}
 	q.forgetLeft()
 	q.tail, q.commits = nil, nil

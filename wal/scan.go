@@ -24,10 +24,12 @@ type CorruptError struct {
 	File   string
 	Offset int64
 	Reason string
+
+	unknown bool // nobody can tell what was in what is not there
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("corruption in %s at offset %d: %s; the file was left as it is, restore it from a backup or a replica", e.File, e.Offset, e.Reason)
+	return fmt.Sprintf("corruption in %s at offset %d: %s; the file was left as it is", e.File, e.Offset, e.Reason)
 }
 
 // journalEnd is what a scan of the journal found.
@@ -69,6 +71,8 @@ type journalScan struct {
 	id          storeID
 	firstNeeded uint64 // groups below it are covered by the checkpoint
 	needed      uint64 // sequence of a file that must be there, or a newer one; 0 if none
+	covered     uint64 // groups below it were covered by a checkpoint that is damaged now; 0 if none is
+	logs        string // the directory of the queues' logs if there is no checkpoint that could know them
 	readOnly    bool
 	visit       func(g *group, file string, offset int64) error
 }
@@ -105,18 +109,25 @@ func (s *journalScan) run() (journalEnd, error) {
 	return end, nil
 }
 
-// isUsed reports whether any file was begun.
+// isUsed reports whether any file was begun. A log is written behind the journal, so one that no checkpoint knows shows it too.
 func (s *journalScan) isUsed() (bool, error) {
 	all, err := s.list(&journalEnd{})
 	chain, _ := sortOut(all)
-	return len(chain) > 0 || s.needed > 0, err
+	if used := len(chain) > 0 || s.needed > 0; used || err != nil || s.logs == "" {
+		return used, err
+	}
+	logs, err := s.fs.ReadDir(s.logs)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return len(logs) > 0, err
 }
 
 // checkSizes: a file's size is durable before its header is written, so none that is shorter was left so by a crash.
 func checkSizes(chain []scannedFile) error {
 	for _, f := range chain {
 		if size := int64(f.header.blocks) * blockBytes; f.bytes < size {
-			return &CorruptError{File: f.path, Offset: f.bytes, Reason: fmt.Sprintf("the file ends here, its header says that it has %d bytes", size)}
+			return &CorruptError{File: f.path, Offset: f.bytes, Reason: fmt.Sprintf("the file ends here, its header says that it has %d bytes", size), unknown: true}
 		}
 	}
 	return nil
@@ -131,7 +142,12 @@ func (s *journalScan) follow(chain []scannedFile, end *journalEnd) error {
 		}
 	}
 	if h := chain[start].header; h.firstGroup > s.firstNeeded && h.after >= s.firstNeeded {
-		return &gapError{from: s.firstNeeded, to: h.after, path: chain[start].path}
+		gap := &gapError{from: s.firstNeeded, to: h.after, path: s.dir, unknown: h.after >= s.covered}
+		gap.reason = errors.New("the checkpoint that covered them is damaged or missing")
+		if gap.unknown {
+			gap.reason = errors.New("the checkpoint that covered them is missing, or the journal files that held them are")
+		}
+		return gap
 	}
 	if err := checkSizes(chain[start:]); err != nil {
 		return err
@@ -238,6 +254,7 @@ type gapError struct {
 	path     string
 	offset   int64
 	reason   error
+	unknown  bool
 }
 
 func (e *gapError) Error() string {
@@ -255,7 +272,7 @@ func (s *journalScan) explain(gap *gapError, bad []scannedFile) error {
 			return &CorruptError{File: f.path, Reason: f.headerErr.Error()}
 		}
 	}
-	return &CorruptError{File: gap.path, Offset: gap.offset, Reason: gap.Error()}
+	return &CorruptError{File: gap.path, Offset: gap.offset, Reason: gap.Error(), unknown: gap.unknown}
 }
 
 // walk visits the groups of one file. next, if not nil, says up to which group they count and must be there.
@@ -272,7 +289,11 @@ func (s *journalScan) walk(f, next *scannedFile, end *journalEnd) error {
 			return err
 		}
 		if w.number <= w.last {
-			return &gapError{from: w.number, to: w.last, path: f.path, offset: w.pos, reason: w.broken}
+			reason := errors.New("the file ends before them")
+			if w.broken != nil {
+				reason = fmt.Errorf("group %d: %w", w.number, w.broken)
+			}
+			return &gapError{from: w.number, to: w.last, path: f.path, offset: w.pos, reason: reason}
 		}
 		end.lastGroup = w.last
 		return nil
@@ -412,7 +433,7 @@ func (w *walker) tail() error {
 	if err != nil {
 		return err
 	}
-	end.torn = &TornTail{File: w.file.path, Offset: w.pos, Bytes: claimed, SavedAs: saved, Reason: w.broken.Error()}
+	end.torn = &TornTail{File: w.file.path, Offset: w.pos, Bytes: claimed, SavedAs: saved, Reason: fmt.Sprintf("group %d: %v", w.number, w.broken)}
 	return nil
 }
 

@@ -42,18 +42,21 @@ const (
 type FullError struct {
 	// FreeBytes is how much space was left, -1 if that is not known.
 	FreeBytes int64
+	// NeedBytes is how much must be free for messages to be taken again.
+	NeedBytes int64
 	// Err is what the file system refused, nil if it was not asked to fill up to the last byte.
 	Err error
 }
 
 func (e *FullError) Error() string {
-	switch {
-	case e.Err != nil:
-		return fmt.Sprintf("the disk of the data directory is full: %v", e.Err)
-	case e.FreeBytes < 0:
-		return "the disk of the data directory is full"
+	said := "the disk of the data directory is full: "
+	if e.Err != nil {
+		said += e.Err.Error() + ", "
 	}
-	return fmt.Sprintf("the disk of the data directory is full: %d bytes are left", e.FreeBytes)
+	if e.FreeBytes >= 0 {
+		said += fmt.Sprintf("%d bytes are left, ", e.FreeBytes)
+	}
+	return said + fmt.Sprintf("%d bytes must be free for messages to be taken (a smaller journal-file-bytes needs less)", e.NeedBytes)
 }
 
 // Unwrap returns Err.
@@ -95,13 +98,24 @@ func (p *space) open() {
 	}
 	if info, err := p.fs.Stat(p.path()); err != nil || info.Size() != p.reserve {
 		if free := p.free(); free < p.reserve+2*p.low { // the run before may have given it back, to have this one start
-			p.refuse(&FullError{FreeBytes: free})
+			p.refuse(&FullError{FreeBytes: free, NeedBytes: p.needs(2 * p.low)}) // the journal is about to take a file and a spare
 			return
 		}
 	}
 	if err := p.take(); err != nil {
-		p.refuse(&FullError{FreeBytes: -1, Err: err})
+		p.refuse(&FullError{FreeBytes: -1, NeedBytes: p.needs(0), Err: err})
 	}
+}
+
+// needs is how much must be free for messages to be taken again: what is pending, the reserve, and three files, which is one more than
+// check asks for, so that it does not change its mind at once.
+func (p *space) needs(pending int64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held {
+		return 3*p.low + pending
+	}
+	return p.reserve + 3*p.low + pending
 }
 
 // take makes the reserve if it is not there.
@@ -150,14 +164,14 @@ func (p *space) spent(err error) (again bool) {
 	if p == nil || p.reserve == 0 || !vfs.OutOfSpace(err) {
 		return false
 	}
-	p.refuse(&FullError{FreeBytes: -1, Err: err})
+	p.refuse(&FullError{FreeBytes: -1, NeedBytes: p.reserve + 3*p.low, Err: err})
 	return p.release()
 }
 
 // short is told when space was refused to something that need not have it yet.
 func (p *space) short(err error) {
 	if p != nil && p.reserve != 0 && vfs.OutOfSpace(err) {
-		p.refuse(&FullError{FreeBytes: -1, Err: err})
+		p.refuse(&FullError{FreeBytes: -1, NeedBytes: p.needs(0), Err: err})
 	}
 }
 
@@ -181,7 +195,7 @@ func (p *space) check(pending, slack int64) {
 	if free-2*p.low-slack >= pending {
 		return
 	}
-	p.refuse(&FullError{FreeBytes: free})
+	p.refuse(&FullError{FreeBytes: free, NeedBytes: p.needs(pending)})
 	if free < pending+slack/8 {
 		p.release()
 	}
@@ -189,14 +203,11 @@ func (p *space) check(pending, slack int64) {
 
 // regained takes pushes again if the reserve can be made and there is room besides.
 func (p *space) regained(pending int64) bool {
-	lacks := p.reserve
-	p.mu.Lock()
-	if p.held {
-		lacks = 0
-	}
-	p.mu.Unlock()
-	free := p.free()
-	if free-lacks-3*p.low < pending { // more than check asks for, so that it does not change its mind at once
+	free, needs := p.free(), p.needs(pending)
+	if free < needs {
+		if why := p.full.Load(); why != nil { // for whoever is refused next: what is left, and what is needed, has changed
+			p.full.CompareAndSwap(why, &FullError{FreeBytes: free, NeedBytes: needs, Err: why.Err})
+		}
 		return false
 	}
 	if p.take() != nil {

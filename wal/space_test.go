@@ -2,10 +2,12 @@ package wal
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"quail/wal/record"
 	"quail/wal/vfs"
@@ -63,6 +65,43 @@ func TestCheckpointTakesTheReserve(t *testing.T) {
 		}
 		if err := q.commit(s, record.Record{Kind: kindCut, Meta: make([]byte, 8)}).Wait(); err != nil {
 			t.Fatalf("an acknowledgement: %v", err)
+		}
+	})
+}
+
+// Without this a server on a disk that is too small refuses every message, with megabytes free, and nobody learns how many it wants.
+func TestFullDiskSaysHowMuchItNeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lossy := vfs.NewLossy(1)
+		cfg := testConfig(lossy, "data")
+		cfg.ReserveBytes = ReserveFiles * cfg.JournalFileBytes
+		lossy.SetCapacity(cfg.ReserveBytes + cfg.JournalFileBytes)
+		s, _, err := newWorld().open(cfg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Abandon()
+		refused := func() *FullError {
+			t.Helper()
+			<-time.After(2 * spaceDelay)
+			synctest.Wait()
+			var full *FullError
+			if err := s.WaitRoom(); !errors.As(err, &full) {
+				t.Fatalf("room for a push: %v", err)
+			}
+			free, _ := lossy.Free("data")
+			if said := full.Error(); full.FreeBytes != free || !strings.Contains(said, fmt.Sprintf("%d bytes are left, %d bytes must be free", free, full.NeedBytes)) ||
+				!strings.Contains(said, "a smaller journal-file-bytes needs less") {
+				t.Errorf("with %d bytes free it says: %s", free, said)
+			}
+			return full
+		}
+		lossy.SetCapacity(lossy.Used() + refused().NeedBytes - 1)
+		lossy.SetCapacity(lossy.Used() + refused().NeedBytes)
+		<-time.After(2 * spaceDelay)
+		synctest.Wait()
+		if err := s.WaitRoom(); err != nil {
+			t.Errorf("with all that it wants: %v", err)
 		}
 	})
 }

@@ -31,6 +31,8 @@ type Stats struct {
 	RewriteErr        error
 	// LogBytes is the size of all queues' logs on disk, of those that were opened or looked at since the store was.
 	LogBytes int64
+	// StoppedQueues is how many queues are stopped since their logs failed or are damaged. Damage is noticed when a log is read.
+	StoppedQueues int64
 	// Syncs is how often a sync of the journal took at most the SyncBounds at its place; it has one more, for what took longer. SyncTime is how
 	// long all took together.
 	Syncs    [len(SyncBounds) + 1]uint64
@@ -76,6 +78,7 @@ func (s *Store) Stats() Stats {
 		RewriteFreedBytes:    s.rewriteFreed,
 		RewriteErr:           s.rewriteErr,
 		FullErr:              s.Full(),
+		StoppedQueues:        s.stoppedLogs.Load(),
 	}
 	for i := range stats.Syncs {
 		stats.Syncs[i] = s.journal.syncs.counts[i].Load()

@@ -36,6 +36,8 @@ type Damage struct {
 	From, To uint64
 	Reason   string
 	Means    string
+	// Unknown: no list has what only this held, and nobody can tell whether there was anything.
+	Unknown bool
 }
 
 // What damage means to whoever has to decide.
@@ -74,11 +76,13 @@ type Stopped struct {
 	index map[uint64]*StoppedQueue
 	gone  map[uint64]bool
 	// guess: the checkpoints or the journal are damaged, so what stands behind the checkpoint in a log may be all there is.
-	guess   bool
-	clock   int64
-	ids     uint64
-	files   []string // where recordPlaces point to
-	handles map[int32]vfs.File
+	guess bool
+	// pointNeeds is the first group that any damaged checkpoint needed: the ones before it were covered.
+	pointNeeds uint64
+	clock      int64
+	ids        uint64
+	files      []string // where recordPlaces point to
+	handles    map[int32]vfs.File
 	// covered is what older found; nil before it was asked.
 	covered map[uint64]map[uint64]recordPlace
 	cache   struct {
@@ -317,6 +321,7 @@ func (s *Stopped) wholeStates(points *checkpoints) (map[uint64]checkpointState, 
 		}
 		points.last.idsReserved = max(points.last.idsReserved, h.idsReserved)
 		points.last.clockMillis = max(points.last.clockMillis, h.clockMillis)
+		s.pointNeeds = max(s.pointNeeds, h.firstNeeded)
 		eachWhole(data, func(r record.Record) {
 			if r.Kind != checkpointQueue && r.Kind != checkpointGone || len(r.Meta) != 16 || r.Incarnation == 0 {
 				return

@@ -18,7 +18,10 @@ type recordPlace struct {
 
 // readJournal notes where each queue's records are. It reads as a start does; if that finds damage, every group that is whole.
 func (s *Stopped) readJournal() error {
-	scan := &journalScan{fs: s.fs, dir: s.path("journal"), id: s.id, readOnly: true, firstNeeded: max(s.last.firstNeeded, 1), needed: s.last.sequence}
+	scan := &journalScan{fs: s.fs, dir: s.path("journal"), id: s.id, readOnly: true, firstNeeded: max(s.last.firstNeeded, 1), needed: s.last.sequence, covered: s.pointNeeds}
+	if s.last.number == 0 {
+		scan.logs = s.path("queues")
+	}
 	places := map[uint64]map[uint64]recordPlace{}
 	err := s.needNote(scan)
 	var end journalEnd
@@ -33,14 +36,18 @@ func (s *Stopped) readJournal() error {
 		s.clock = max(s.clock, end.clockMillis)
 	case errors.As(err, &corrupt):
 		s.guess = true
-		s.damaged(Damage{File: corrupt.File, Offset: corrupt.Offset, Reason: corrupt.Reason, Means: meansNoStart})
 		clear(places)
-		if err := s.wholeGroups(scan, places); err != nil {
+		before := len(s.Damage)
+		newest, err := s.wholeGroups(scan, places)
+		if err != nil {
 			return err
 		}
+		// The newest file's groups are the end of the journal. How many there were no other file tells.
+		d := Damage{File: corrupt.File, Offset: corrupt.Offset, Reason: corrupt.Reason, Means: meansNoStart, Unknown: corrupt.unknown || newest < scan.needed}
+		s.Damage = slices.Insert(s.Damage, min(before, damageMax-1), d)
 	case errors.Is(err, os.ErrNotExist):
 		s.guess = true
-		s.damaged(Damage{File: scan.dir, Reason: "the directory of the journal is missing", Means: meansNoStart})
+		s.damaged(Damage{File: scan.dir, Reason: "the directory of the journal is missing", Means: meansNoStart, Unknown: true})
 	default:
 		return err
 	}
@@ -56,7 +63,7 @@ func (s *Stopped) needNote(scan *journalScan) error {
 	if errors.Is(err, os.ErrNotExist) {
 		used, err := scan.isUsed()
 		if err == nil && used {
-			err = &CorruptError{File: n.path, Reason: "the note of the newest journal file is missing, and the journal was used"}
+			err = &CorruptError{File: n.path, Reason: "the note of the newest journal file is missing, and the journal was used", unknown: true}
 		}
 		return err
 	}
@@ -128,11 +135,14 @@ type foundGroup struct {
 	broken           bool
 }
 
-// wholeGroups notes all groups that count, wherever they stand.
-func (s *Stopped) wholeGroups(scan *journalScan, places map[uint64]map[uint64]recordPlace) error {
+// wholeGroups notes all groups that count, wherever they stand, and returns the highest sequence of the files that they were written for.
+func (s *Stopped) wholeGroups(scan *journalScan, places map[uint64]map[uint64]recordPlace) (newest uint64, err error) {
 	found, err := s.findGroups(scan)
 	if err != nil {
-		return err
+		return 0, err
+	}
+	for _, g := range found {
+		newest = max(newest, g.sequence)
 	}
 	found = slices.DeleteFunc(found, func(g foundGroup) bool { return g.number < scan.firstNeeded })
 	next := scan.firstNeeded
@@ -144,18 +154,18 @@ func (s *Stopped) wholeGroups(scan *journalScan, places map[uint64]map[uint64]re
 			continue // of a later sequence
 		}
 		if g.number > next {
-			s.damaged(Damage{File: g.file, Offset: g.offset, Means: meansNoStart,
+			s.damaged(Damage{File: g.file, Offset: g.offset, Means: meansNoStart, Unknown: true,
 				Reason: fmt.Sprintf("groups %d to %d of the journal, before this place, are gone", next, g.number-1)})
 		}
 		if g.broken {
-			s.damaged(Damage{File: g.file, Offset: g.offset, Reason: fmt.Sprintf("group %d of the journal is damaged", g.number), Means: meansNoStart})
+			s.damaged(Damage{File: g.file, Offset: g.offset, Reason: fmt.Sprintf("group %d of the journal is damaged", g.number), Means: meansNoStart, Unknown: true})
 		}
 		if err := s.eachFound(g, func(raw []byte, p recordPlace) { s.notePlace(places, raw, p) }); err != nil {
-			return err
+			return 0, err
 		}
 		next = g.number + 1
 	}
-	return nil
+	return newest, nil
 }
 
 // findGroups lists the groups in all journal files, by number. Groups of an earlier life of a file have an older sequence than its

@@ -138,6 +138,7 @@ type Store struct {
 	pendingBytes atomic.Int64 // committed records that are in no queue's log yet
 	leftBytes    atomic.Int64 // the same, left in the journal by the start; see left.go
 	leftFiles    []string     // paths of the journal files that hold it; only Open changes it
+	stoppedLogs  atomic.Int64 // logs whose err is not nil, but for deleted ones; each change is made under that log's mu
 	// impatientUntil is until when nobody waits for a descriptor, in milliseconds of NowMillis; see patiently.
 	impatientUntil atomic.Int64
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 
 	"quail/queue"
@@ -77,6 +78,7 @@ type damageEntry struct {
 	LastRecord  uint64 `json:"last_record,omitempty"`
 	Reason      string `json:"reason"`
 	Means       string `json:"means"`
+	UnknownLoss bool   `json:"unknown_loss,omitempty"`
 }
 
 func (c *checkCmd) run(p *process) int {
@@ -145,7 +147,7 @@ func (r *report) finish(stopped *queue.Stopped) {
 	r.Sound = true
 	for _, d := range stopped.Damage() {
 		r.Sound = false
-		e := damageEntry{File: d.File, Offset: d.Offset, Reason: d.Reason, Means: d.Means, FirstRecord: d.From, LastRecord: d.To}
+		e := damageEntry{File: d.File, Offset: d.Offset, Reason: d.Reason, Means: d.Means, FirstRecord: d.From, LastRecord: d.To, UnknownLoss: d.Unknown}
 		if d.Incarnation > 0 {
 			e.Incarnation, e.Queue = incarnation(d.Incarnation), names[d.Incarnation]
 		}
@@ -188,7 +190,7 @@ func (r *report) print(out io.Writer) error {
 		}
 		fmt.Fprintf(out, "  %s\n", d.Means)
 	}
-	printGone(out, r.Queues)
+	r.printGone(out)
 	verdict := "sound"
 	if !r.Sound {
 		verdict = "DAMAGED: nothing was changed; quail repair saves what is whole into a new directory, see \"Damage\" in docs/operations.md"
@@ -198,8 +200,11 @@ func (r *report) print(out io.Writer) error {
 }
 
 // printGone lists what cannot be read, queue by queue.
-func printGone(out io.Writer, queues []queueReport) {
-	for _, q := range queues {
+func (r *report) printGone(out io.Writer) {
+	if slices.ContainsFunc(r.Damage, func(d damageEntry) bool { return d.UnknownLoss }) {
+		fmt.Fprintln(out, "gone: an unknown number of messages, perhaps none, of any queue: the journal is not whole, and no list has what only it held")
+	}
+	for _, q := range r.Queues {
 		for _, m := range q.Missing {
 			fmt.Fprintf(out, "gone: queue %s, records %d to %d\n", q.Name, m[0], m[1])
 		}

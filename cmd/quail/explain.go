@@ -41,7 +41,8 @@ func adviceData(directory string, err error) string {
 	case errors.Is(err, wal.ErrLocked), errors.Is(err, vfs.ErrLocked):
 		return "a data directory serves one process at a time: stop the other one, or choose another directory with --data or QUAIL_DATA"
 	case errors.As(err, &damagedStore), errors.As(err, &damagedLog):
-		return "nothing was changed; check the disk, then see \"Damage\" in docs/operations.md"
+		return fmt.Sprintf("nothing was changed. Copy the directory, and look at the disk; quail check %s lists all damage, quail repair %s NEWDIR saves what is whole into a new directory, "+
+			"a backup has the rest; see \"Damage\" in docs/operations.md", directory, directory)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("the user of this process (uid %d) must be able to write %s: change its owner, or choose another directory with --data or QUAIL_DATA", os.Getuid(), directory)
 	case errors.Is(err, syscall.EROFS):
@@ -49,7 +50,7 @@ func adviceData(directory string, err error) string {
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
 		return "part of that path is a file, not a directory; choose another one with --data or QUAIL_DATA"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "the disk is full; the journal alone needs journal-bytes. Free some space, or choose another directory with --data or QUAIL_DATA"
+		return "the disk is full; the journal needs two files of journal-file-bytes to begin with, and up to journal-bytes in time. Free some space, lower these, or choose another directory with --data or QUAIL_DATA"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "too few file descriptors: raise the limit (ulimit -n), or lower open-logs and max-clients"
 	}

@@ -35,7 +35,7 @@ func TestAdvice(t *testing.T) {
 		{adviceData("/data", wrapped(syscall.ENOTDIR)), "is a file, not a directory"},
 		{adviceData("/data", wrapped(syscall.EMFILE)), "ulimit -n"},
 		{adviceData("/data", wrapped(wal.ErrLocked)), "one process at a time"},
-		{adviceData("/data", wrapped(&wal.CorruptError{})), `"Damage" in docs/operations.md`},
+		{adviceData("/data", wrapped(&wal.CorruptError{})), `quail check /data lists all damage, quail repair /data NEWDIR saves what is whole`},
 		{adviceData("/data", wrapped(&seglog.CorruptError{})), `"Damage" in docs/operations.md`},
 		{adviceData("/data", wrapped(syscall.EIO)), "check --data"},
 	} {

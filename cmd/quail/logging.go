@@ -55,7 +55,7 @@ func storeEvents(log zerolog.Logger) wal.Events {
 		},
 		LogFailed: func(of wal.LogName, err error) {
 			if wal.Damaged(err) {
-				log.Error().Str("queue", of.Queue).Uint64("incarnation", of.Incarnation).Err(err).Msg("a queue's log is damaged: this queue stops until it is restored, the others go on; see docs/operations.md")
+				log.Error().Str("queue", of.Queue).Uint64("incarnation", of.Incarnation).Err(err).Msg("a queue's log is damaged: this queue stops until it is restored, the others go on; see \"Damage\" in docs/operations.md for quail check and quail repair")
 				return
 			}
 			log.Error().Str("queue", of.Queue).Uint64("incarnation", of.Incarnation).Err(err).Msg("a queue's log failed: this queue stops and is tried again every few seconds, the others go on; look at the disk")

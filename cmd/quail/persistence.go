@@ -17,6 +17,7 @@ func persistence(queues *queue.Set) func() [][2]string {
 		return [][2]string{
 			{"journal_failed", flag(stats.JournalErr != nil || refusal != nil)},
 			{"disk_full", flag(stats.FullErr != nil)},
+			{"stopped_queues", number(stats.StoppedQueues)},
 			{"journal_groups", strconv.FormatUint(stats.Group, 10)},
 			{"journal_bytes", number(stats.JournalBytes)},
 			{"journal_bytes_max", number(stats.JournalBytesMax)},

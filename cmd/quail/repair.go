@@ -69,7 +69,7 @@ func (r *report) printSaved(p *process) error {
 	for _, d := range r.Damage {
 		fmt.Fprintf(p.stdout, "damage: %s at offset %d: %s\n", d.File, d.Offset, d.Reason)
 	}
-	printGone(p.stdout, r.Queues)
+	r.printGone(p.stdout)
 	for _, q := range r.Queues {
 		fmt.Fprintf(p.stdout, "saved: queue %s, %d messages of %d bytes\n", q.Name, q.Messages, q.Bytes)
 	}

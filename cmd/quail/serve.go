@@ -360,8 +360,12 @@ func wait(srv *server.Server, queues *queue.Set, values *settings.Values, log ze
 			log.Error().Err(err).Msg("stopping: no connection can be accepted any more")
 			code = exitFailed
 		case opened := <-start.opened:
+			warnOfStrays(log, start.directory)
 			if opened.err != nil {
 				return start.failed(srv, queues, log, opened.err)
+			}
+			if opened.New {
+				logNew(log, start.directory)
 			}
 			start.logReady(log, opened.Report)
 			loads, going = start.loads, true

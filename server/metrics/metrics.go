@@ -85,6 +85,13 @@ func (c collector) histogram(name, help string, h Histogram, names, values []str
 	c.out <- prometheus.MustNewConstHistogram(prometheus.NewDesc(name, help, names, nil), total, h.SumSeconds, cumulative, values...)
 }
 
+func flag(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
+}
+
 func (c collector) server() {
 	info := c.source.Info()
 	c.one(prometheus.GaugeValue, "quail_build_info", "Always 1; the label is the version.", 1, "version", c.source.Version)
@@ -107,11 +114,7 @@ func (c collector) server() {
 		case err == nil:
 			c.gauge("quail_"+line[0], help, value)
 		case strings.HasSuffix(line[0], "_status"):
-			ok := 0.0
-			if line[1] == "ok" {
-				ok = 1
-			}
-			c.gauge("quail_"+strings.TrimSuffix(line[0], "_status")+"_ok", help+" 1 is ok, 0 is err.", ok)
+			c.gauge("quail_"+strings.TrimSuffix(line[0], "_status")+"_ok", help+" 1 is ok, 0 is err.", flag(line[1] == "ok"))
 		}
 	}
 }
@@ -147,12 +150,9 @@ func (c collector) queues() {
 			what string
 			is   bool
 		}{{"push", q.PushPaused}, {"consume", q.ConsumePaused}} {
-			value := 0.0
-			if p.is {
-				value = 1
-			}
-			c.one(prometheus.GaugeValue, "quail_queue_paused", "1 if QPAUSE has stopped it.", value, "queue", q.Name, "what", p.what)
+			c.one(prometheus.GaugeValue, "quail_queue_paused", "1 if QPAUSE has stopped it.", flag(p.is), "queue", q.Name, "what", p.what)
 		}
+		c.one(prometheus.GaugeValue, "quail_queue_stopped", "1 if its log failed or is damaged: its commands get errors.", flag(q.Stopped), "queue", q.Name)
 		for _, t := range []struct {
 			event string
 			count int64
