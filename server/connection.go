@@ -75,6 +75,7 @@ type connection struct {
 
 	// executing is set while commands run that Read has handed out; closing ends the connection after the current one.
 	executing atomic.Bool
+	killed    atomic.Bool // see kill
 	closing   atomic.Bool
 
 	closeOnce sync.Once
@@ -376,6 +377,7 @@ func (c *connection) Close() error {
 // the very one that kills. A command that blocks is given up before kill returns: who was told of the kill may rely on it that no
 // message goes to that client any more.
 func (c *connection) kill() {
+	c.killed.Store(true)
 	c.closing.Store(true)
 	c.nudge()
 	if !c.executing.Load() {

@@ -254,6 +254,27 @@ func start(t testing.TB, given ...string) *running {
 	return r
 }
 
+// startToRun is start of a server that runs commands in another way; own is its own. To exchange run of one that serves is a data race.
+func startToRun(t testing.TB, run func(own func(*commands.Call)) func(*commands.Call)) *running {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startOnToRun(t, ln, run)
+	t.Cleanup(func() { r.shutdown(t) })
+	return r
+}
+
+// startOnToRun is startToRun on a listener of the test's.
+func startOnToRun(t testing.TB, ln net.Listener, run func(own func(*commands.Call)) func(*commands.Call)) *running {
+	t.Helper()
+	r := newRunning(t, ln, func(*Config) {})
+	r.run = run(r.run)
+	r.serve()
+	return r
+}
+
 func startOn(t testing.TB, ln net.Listener, given ...string) *running {
 	t.Helper()
 	return startWith(t, ln, func(*Config) {}, given...)
@@ -261,6 +282,14 @@ func startOn(t testing.TB, ln net.Listener, given ...string) *running {
 
 // startWith is startOn with more in the configuration.
 func startWith(t testing.TB, ln net.Listener, more func(*Config), given ...string) *running {
+	t.Helper()
+	r := newRunning(t, ln, more, given...)
+	r.serve()
+	return r
+}
+
+// newRunning makes a server that does not serve yet.
+func newRunning(t testing.TB, ln net.Listener, more func(*Config), given ...string) *running {
 	t.Helper()
 	var pairs [][2]string
 	for _, one := range given {
@@ -275,8 +304,11 @@ func startWith(t testing.TB, ln net.Listener, more func(*Config), given ...strin
 	config := Config{Settings: values, Queues: r.asQueues(), Log: zerolog.New(r.log), Version: "0.0.0"}
 	more(&config)
 	r.Server = New(config)
-	go func() { r.served <- r.Serve(ln) }()
 	return r
+}
+
+func (r *running) serve() {
+	go func() { r.served <- r.Serve(r.ln) }()
 }
 
 // inRounds: connections are served by a loop, as far as they can be.

@@ -285,6 +285,34 @@ func TestKillWithoutReading(t *testing.T) {
 	}
 }
 
+// Without this a kill that comes while a command of such a client runs leaves it until write-timeout.
+func TestKillWhileRunningWithoutReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		s := startOn(t, ln)
+		running, release := make(chan struct{}), make(chan struct{})
+		s.run = func(c *commands.Call) {
+			close(running)
+			<-release
+			c.W.Bulk(make([]byte, mb))
+		}
+		c := ln.dial(t)
+		go c.send("*1\r\n$4\r\nLONG\r\n")
+		<-running
+		began := time.Now()
+		admin{s.Server}.KillClients(func(commands.ClientInfo) bool { return true })
+		close(release)
+		for len(s.all()) != 0 && time.Since(began) <= 10*killedTime {
+			time.Sleep(killedTime)
+			synctest.Wait()
+		}
+		if waited := time.Since(began); waited > killedTime {
+			t.Errorf("the killed client is there for %v", waited)
+		}
+		s.shutdown(t)
+	})
+}
+
 // Client libraries send a whole pipeline before they read: without room for its replies both sides would wait for ever.
 func TestLongPipelineBeforeReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

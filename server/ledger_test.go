@@ -233,6 +233,7 @@ func TestUnreadRepliesAreBounded(t *testing.T) {
 		for _, c := range s.all() {
 			c.kill()
 		}
+		time.Sleep(killedTime) // for one of which a command is running
 		synctest.Wait()
 		if held := s.ledger.bytes.Load(); held != 0 {
 			t.Errorf("%d bytes are counted with nobody there", held)

@@ -26,6 +26,9 @@ const (
 	lingerTimeStopping = 50 * time.Millisecond
 	lingerBytesMax     = 4 << 20
 
+	// killedTime is for the reply of the command that ran when its client was killed, which may be the one that kills.
+	killedTime = 100 * time.Millisecond
+
 	// A client that breaks the protocol is mostly one that sends a body over max-bulk-bytes, and the most of that is still to come: libraries
 	// read the answer only when they have sent all. So a few of them at a time, strangers not, are heard longer.
 	breachTime     = 2 * time.Second
@@ -305,6 +308,9 @@ func (c *connection) finish() error { return c.finishWithin(lingerTime, lingerBy
 // finishWithin is finish with the time and the bytes for which a client is heard that still sends.
 func (c *connection) finishWithin(linger time.Duration, bytesMax int) error {
 	c.abandon()
+	if c.killed.Load() { // while a command ran, whose reply has time to leave, but no more: this may be who reads nothing
+		defer time.AfterFunc(killedTime, func() { c.net.Close() }).Stop()
+	}
 	if err := c.out.Drain(); err != nil {
 		return err
 	}

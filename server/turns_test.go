@@ -83,16 +83,17 @@ func TestVanishedClientsTakeNoTurn(t *testing.T) {
 	if !inRounds || runtime.GOOS != "linux" {
 		t.Skip("nothing tells what became of a client that its own goroutine serves")
 	}
-	s := start(t)
 	release := make(chan struct{})
 	var ran atomic.Int64
-	s.run = func(c *commands.Call) {
-		ran.Add(1)
-		if isWord(c.Args[1], "HOLD") {
-			<-release
+	s := startToRun(t, func(func(*commands.Call)) func(*commands.Call) {
+		return func(c *commands.Call) {
+			ran.Add(1)
+			if isWord(c.Args[1], "HOLD") {
+				<-release
+			}
+			c.W.Simple("OK")
 		}
-		c.W.Simple("OK")
-	}
+	})
 	asked := 0
 	ask := func(queue string, times int) *client {
 		c := s.dial(t)
@@ -156,20 +157,21 @@ func (s *fakeSocket) Peer() (closed, reset bool) { return s.closed, s.reset }
 // Without this a hundred clients that look at large messages stand before everybody else: a push took seconds.
 func TestReadersTakeTurns(t *testing.T) {
 	const readers = 40
-	s := start(t)
-	bystander := s.dial(t)
 	var running, most atomic.Int64
 	release := make(chan struct{})
-	s.run = func(c *commands.Call) {
-		if isWord(c.Args[0], "QPEEK") {
-			now := running.Add(1)
-			for before := most.Load(); now > before && !most.CompareAndSwap(before, now); before = most.Load() {
+	s := startToRun(t, func(func(*commands.Call)) func(*commands.Call) {
+		return func(c *commands.Call) {
+			if isWord(c.Args[0], "QPEEK") {
+				now := running.Add(1)
+				for before := most.Load(); now > before && !most.CompareAndSwap(before, now); before = most.Load() {
+				}
+				<-release
+				running.Add(-1)
 			}
-			<-release
-			running.Add(-1)
+			c.W.Simple("OK")
 		}
-		c.W.Simple("OK")
-	}
+	})
+	bystander := s.dial(t)
 	var clients []*client
 	for range readers {
 		c := s.dial(t)

@@ -18,17 +18,17 @@ var (
 
 // startUnread runs a server that answers looks with much, and counts them.
 func startUnread(t *testing.T, ln net.Listener) (*running, *atomic.Int64) {
-	s := startOn(t, ln)
 	looks := new(atomic.Int64)
-	run := s.run
-	s.run = func(c *commands.Call) {
-		if !isWord(c.Args[0], "QPEEK") {
-			run(c)
-			return
+	s := startOnToRun(t, ln, func(own func(*commands.Call)) func(*commands.Call) {
+		return func(c *commands.Call) {
+			if !isWord(c.Args[0], "QPEEK") {
+				own(c)
+				return
+			}
+			looks.Add(1)
+			c.W.Bulk([]byte(answer[len("$100000\r\n") : len(answer)-2]))
 		}
-		looks.Add(1)
-		c.W.Bulk([]byte(answer[len("$100000\r\n") : len(answer)-2]))
-	}
+	})
 	return s, looks
 }
 
