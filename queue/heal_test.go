@@ -87,7 +87,9 @@ func TestALogThatFailsIsNamed(t *testing.T) {
 				w.set = set
 				failing.FailWhen(func(op vfs.Op) bool { return op.Kind == vfs.OpWrite && strings.Contains(op.Path, "/queues/") },
 					vfs.FailShort, errors.New("EIO"))
-				w.push("orders", "b")
+				if _, pushed, err := set.Push([]byte("orders"), split([]string{"b"})); err == nil { // else what the journal had left was written first, and failed
+					pushed.Wait()
+				}
 				want := wal.LogName{Queue: "orders", Incarnation: set.find([]byte("orders")).log.Incarnation()}
 				if got := <-failed; got != want {
 					t.Errorf("failed: %+v, want %+v", got, want)
