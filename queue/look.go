@@ -250,25 +250,9 @@ func (q *queue) places(first uint64, raws [][]byte, state machine.State) []place
 	return list
 }
 
-// readSome returns at most lookStep consecutive records from `from` on, at least one, or none if the log's front was cut behind
-// it. They are valid until the arena, which may be nil, is used or reset. Called without a lock.
+// readSome returns at most lookStep consecutive records from `from` on; see readRun.
 func (q *queue) readSome(arena *seglog.Arena, from uint64) ([][]byte, error) {
-	for {
-		raws := q.log.Memory(from)
-		if raws == nil {
-			var err error
-			raws, err = q.readLog(arena, from, lookReadBytes)
-			if errors.Is(err, seglog.ErrOutOfRange) {
-				return nil, nil
-			}
-			if err != nil {
-				return nil, q.damaged(err)
-			}
-		}
-		if len(raws) > 0 { // else it was written to the log, or came into memory, in between
-			return raws[:min(len(raws), lookStep)], nil
-		}
-	}
+	return q.readRun(arena, from, lookStep)
 }
 
 // readLog reads from the log on disk.
@@ -288,31 +272,29 @@ func (q *queue) readOne(id uint64) ([]byte, error) {
 	return raws[0], nil
 }
 
-// readRun returns records from the one with this id on, at least one and at most so many, or none if the first is not needed any more. They are
-// valid as those of readSome. Called without a lock.
+// readRun returns consecutive records from the one with this id on, at least one and at most so many, or none if the log's front was cut behind it
+// or it is not needed any more. They are valid until the arena, which may be nil, is used or reset. Called without a lock.
 func (q *queue) readRun(arena *seglog.Arena, id uint64, most int) ([][]byte, error) {
 	maxBytes := 1 // just one
 	if most > 1 {
 		maxBytes = lookReadBytes
 	}
-	raws := q.log.Memory(id)
-	if raws == nil {
-		var err error
-		raws, err = q.readLog(arena, id, maxBytes)
-		if errors.Is(err, seglog.ErrOutOfRange) {
-			return nil, nil
+	for {
+		raws := q.log.Memory(id)
+		if raws == nil {
+			var err error
+			raws, err = q.readLog(arena, id, maxBytes)
+			if errors.Is(err, seglog.ErrOutOfRange) {
+				return nil, nil
+			}
+			if err != nil {
+				return nil, q.damaged(err)
+			}
 		}
-		if err != nil {
-			return nil, q.damaged(err)
+		if len(raws) > 0 { // else it was written to the log, or came into memory, in between
+			return raws[:min(len(raws), most)], nil
 		}
 	}
-	if len(raws) == 0 { // it moved in between
-		var err error
-		if raws, err = q.readSome(arena, id); err != nil {
-			return nil, err
-		}
-	}
-	return raws[:min(len(raws), most)], nil
 }
 
 // damaged words an error of the log for a client; nil stays nil. Of a queue that was deleted meanwhile that is the reason.

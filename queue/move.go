@@ -429,13 +429,14 @@ func (q *queue) fits(list []moving) (n int, err error) {
 	}
 	counts := q.m.Counts()
 	messages, bytes := counts.Total(), counts.TotalBytes()
+	maxMessages, maxBytes := q.option(machine.MaxMessages), q.option(machine.MaxBytes)
 	for ; n < len(list); n++ {
 		size := int64(len(record.View(list[n].raw).Body))
-		if most := q.option(machine.MaxMessages); most > 0 && messages+1 > most {
-			return n, refuse("QFULL", "queue %q holds %d messages, max-messages is %d; consume some and redrive the rest", q.name, messages, most)
+		if maxMessages > 0 && messages+1 > maxMessages {
+			return n, refuse("QFULL", "queue %q holds %d messages, max-messages is %d; consume some and redrive the rest", q.name, messages, maxMessages)
 		}
-		if most := q.option(machine.MaxBytes); most > 0 && bytes+size > most {
-			return n, refuse("QFULL", "queue %q holds %d bytes, max-bytes is %d; consume some and redrive the rest", q.name, bytes, most)
+		if maxBytes > 0 && bytes+size > maxBytes {
+			return n, refuse("QFULL", "queue %q holds %d bytes, max-bytes is %d; consume some and redrive the rest", q.name, bytes, maxBytes)
 		}
 		messages, bytes = messages+1, bytes+size
 	}

@@ -61,7 +61,12 @@ func (c *Certificates) use(loaded *tls.Config, seen string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seen = seen
-	c.current.Store(loaded)
+	c.loaded(loaded)
+}
+
+// loaded puts in force what was loaded. Called with mu held.
+func (c *Certificates) loaded(config *tls.Config) {
+	c.current.Store(config)
 	c.warnedOfEnd = time.Time{}
 	c.log.Info().Str("tls-cert-file", c.values.Text(settings.TLSCert)).Msg("loaded the TLS files; new connections use them")
 }
@@ -79,9 +84,7 @@ func (c *Certificates) Reload() {
 		c.log.Error().Err(err).Msg("cannot load the TLS files; new connections get the certificate that was loaded before")
 		return
 	}
-	c.current.Store(loaded)
-	c.warnedOfEnd = time.Time{}
-	c.log.Info().Str("tls-cert-file", c.values.Text(settings.TLSCert)).Msg("loaded the TLS files; new connections use them")
+	c.loaded(loaded)
 }
 
 const (

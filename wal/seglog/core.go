@@ -154,12 +154,12 @@ func (c *core) Stats() Stats {
 	stats := Stats{Segments: len(c.segments)}
 	for _, s := range c.segments {
 		stats.Bytes += s.size
-		if stats.TailBytes = 0; c.writing {
-			stats.TailBytes = s.size
-		}
 		if s.span.rewritten() {
 			stats.Rewritten++
 		}
+	}
+	if c.writing {
+		stats.TailBytes = c.tail().size
 	}
 	return stats
 }
