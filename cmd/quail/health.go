@@ -61,6 +61,9 @@ func (h *healthCmd) ping(values *settings.Values) (answer, address string, err e
 		defer server.Close()
 		answer, err = h.ask(server, values)
 	}
+	if err != nil && strings.Contains(err.Error(), errFull) { // to start it again would cut off those who work with it
+		return "that it is busy: " + errFull, address, nil
+	}
 	if err != nil && h.Client.Cert == "" && h.Client.usesServerFiles(values) && refusesCertificate(err) {
 		return "that it wants another client certificate", address, nil
 	}
@@ -72,15 +75,14 @@ func (h *healthCmd) ask(server *link, values *settings.Values) (string, error) {
 	_, password := h.Client.credentials(values)
 	if server.doubt != nil {
 		password = ""
-	} else if err := h.Client.authenticate(server, values); err != nil && h.Client.User == "" && h.Client.Pass == "" && isAlive(err) {
-		return strings.SplitN(err.Error(), " ", 2)[0], nil
-	} else if err != nil {
+	} else if err := h.Client.authenticate(server, values); err != nil {
+		if h.Client.User == "" && h.Client.Pass == "" && strings.HasPrefix(err.Error(), "WRONGPASS") {
+			return "WRONGPASS", nil // a requirepass that is left over beside an aclfile is no reason to start the server again
+		}
 		return "", fmt.Errorf("it answers %q", "-"+err.Error())
 	}
 	list, err := server.ask("PING")
 	switch {
-	case err != nil && isAlive(err):
-		return "that it is busy: " + err.Error(), nil
 	case err != nil && password == "" && strings.HasPrefix(err.Error(), "NOAUTH"):
 		return "NOAUTH", nil
 	case err != nil:
@@ -98,11 +100,8 @@ func (h *healthCmd) ask(server *link, values *settings.Values) (string, error) {
 	return loadState(strings.Join(info, ""))
 }
 
-// isAlive says so of a server that answers somebody else's password (a leftover requirepass beside an aclfile) or has max-clients: to start it
-// again would cut off those who work with it.
-func isAlive(err error) bool {
-	return strings.HasPrefix(err.Error(), "WRONGPASS") || strings.HasPrefix(err.Error(), "ERR max number of clients")
-}
+// errFull is what a server says that has max-clients, to whatever is asked first.
+const errFull = "ERR max number of clients reached"
 
 // refusesCertificate says so of the alert that a server sends; crypto/tls tells the kind in words alone.
 func refusesCertificate(err error) bool {

@@ -31,16 +31,21 @@ func TestHealthOfAFullServer(t *testing.T) {
 	}
 	defer listener.Close()
 	go func() {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(conn, "-ERR max number of clients reached\r\n")
+			io.Copy(io.Discard, conn)
+			conn.Close()
 		}
-		defer conn.Close()
-		io.WriteString(conn, "-ERR max number of clients reached\r\n")
-		io.Copy(io.Discard, conn)
 	}()
-	var out, failed bytes.Buffer
-	if code := run([]string{"health", "--listen", listener.Addr().String()}, &out, &failed); code != exitOK || !strings.Contains(out.String(), "it is busy") {
-		t.Errorf("exit code %d\n%s%s", code, out.String(), failed.String())
+	for _, password := range [][]string{nil, {"--pass", "secret"}} { // it is the answer to whatever is asked first
+		var out, failed bytes.Buffer
+		args := append([]string{"health", "--listen", listener.Addr().String()}, password...)
+		if code := run(args, &out, &failed); code != exitOK || !strings.Contains(out.String(), "it is busy") {
+			t.Errorf("%v: exit code %d\n%s%s", password, code, out.String(), failed.String())
+		}
 	}
 }
